@@ -1,0 +1,58 @@
+# Two commands: `make quickstart` (the main job on real dialogues) and `make test` (lint, types, the whole test suite).
+# Both make .venv first; a second run installs nothing again.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m g2r_lightning
+
+.PHONY: install quickstart test lint types unit format sample clean help
+
+help:
+	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (about 4 minutes)"
+	@echo "make test         lint, types and tests"
+	@echo "make sample       choose the sample's dialogues again and make its teacher and candidate store (about 1 hour)"
+	@echo "make format       format the code"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.cfg constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: setup.cfg constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed
+
+quickstart: $(VENV)/.installed
+	$(RUN) fit -c experiments/quickstart.yaml
+
+test: $(VENV)/.installed-dev lint types unit
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+# One thread a worker: two workers with two threads each on two cores wait for each other.
+unit: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist worksteal $(PYTEST_FLAGS)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# G2R_DATA names the folder with blended_skill_talk/valid.jsonl, wizard_of_wikipedia/valid.jsonl and convai2/*.jsonl.
+SAMPLE := src/g2r_lightning/sample
+sample: $(VENV)/.installed
+	$(BIN)/python -m g2r_lightning.sample.choose $(G2R_DATA) $(SAMPLE)
+	$(RUN) fit -c experiments/teacher_sample.yaml
+	$(RUN) generate -c experiments/quickstart.yaml -c experiments/sample_store.yaml
+	$(RUN) score -c experiments/quickstart.yaml -c experiments/sample_store.yaml
+
+clean:
+	rm -rf .cache build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,7 @@
+"""What happens around training: retrieval metrics and index every epoch, predictions, random state."""
+
+from g2r_lightning.callbacks.evaluation import RetrievalEvaluation
+from g2r_lightning.callbacks.predictions import WritePredictions
+from g2r_lightning.callbacks.rng import RandomState
+
+__all__ = ["RandomState", "RetrievalEvaluation", "WritePredictions"]

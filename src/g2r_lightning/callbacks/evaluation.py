@@ -1,0 +1,209 @@
+"""Retrieval metrics of every validation and test epoch: encode the response set, build its index, rank, report.
+
+The same callback serves ``fit``, ``validate`` and ``test``, so a figure means the same wherever it stands. Everything
+is logged as ``<stage>/<set>/<figure>``, with ``all`` for the sets together, and written to ``results/<stage>.json`` and
+``examples/<stage>-<set>.parquet`` of the run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from g2r_lightning.callbacks.ranked_set import RankedSet, reply_figures
+from g2r_lightning.data.batches import EvaluationBatch
+from g2r_lightning.data.modules import DialogueDataModule
+from g2r_lightning.data.tokens import response_table
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.index import ResponseIndex, encode_rows
+from g2r_lightning.paths import atomic_path
+from g2r_lightning.student.module import RetrievalStudent
+
+TOGETHER = "all"
+
+
+class RetrievalEvaluation(Callback):
+    """Build the index over the response set and log retrieval metrics.
+
+    Args:
+        factory: FAISS factory string of the index that answers; ``Flat`` is exact. Recall is always exact.
+        sample_replies: how many contexts of each set are written to TensorBoard with their best replies.
+        progress: show a bar while the response set is encoded.
+    """
+
+    def __init__(self, factory: str = "Flat", sample_replies: int = 5, progress: bool = True) -> None:
+        self.factory = factory
+        self.sample_replies = sample_replies
+        self.progress = progress
+        self.label: str | None = None
+        self.index: ResponseIndex | None = None
+        self._sets: list[RankedSet] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Encode the response set and build its index."""
+        self._begin(trainer, pl_module, "validation")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Encode the response set and build its index."""
+        self._begin(trainer, pl_module, "test")
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EvaluationBatch, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Rank a batch of contexts."""
+        self._sets[dataloader_idx].add(outputs, batch.examples)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EvaluationBatch, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Rank a batch of contexts."""
+        self._sets[dataloader_idx].add(outputs, batch.examples)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log and write the figures."""
+        self._finish(trainer, pl_module, "validation")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log and write the figures."""
+        self._finish(trainer, pl_module, "test")
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        student, data = parts(trainer, pl_module)
+        self.index, answers = build_index(trainer, student, data, self.factory, self.progress)
+        self._sets = []
+        for dataset in data.evaluation_sets(stage):
+            extra = encode_texts(trainer, student, data, dataset.extra_texts, False)
+            vectors = torch.cat([answers, extra]) if len(extra) else answers
+            self._sets.append(RankedSet(dataset, self.index, vectors, student.encoder.score))
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        sets, self._sets = self._sets, []
+        if trainer.world_size > 1:
+            _gather(sets)
+        if not any(one.ranked for one in sets):
+            return
+        figures = all_figures(sets, intervals=stage == "test")
+        pl_module.log_dict({f"{stage}/{key}": value for key, value in figures.items()}, rank_zero_only=False)
+        pl_module.log(f"{stage}_hits_at_1", _headline(figures), prog_bar=True, logger=False)
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            self._write(trainer, stage, sets, figures)
+
+    def _write(self, trainer: Trainer, stage: str, sets: list[RankedSet], figures: dict[str, float]) -> None:
+        name, folder = self.label or stage, Path(trainer.default_root_dir)
+        for one in sets:
+            one.write(folder / "examples" / f"{name}-{one.dataset.name}.parquet")
+        about = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        with atomic_path(folder / "results" / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps({**figures, **about}, indent=2) + "\n", encoding="utf-8")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for one in sets:
+                    text = sample_text(one, self.sample_replies)
+                    logger.experiment.add_text(f"{name}/{one.dataset.name}/replies", text, trainer.global_step)
+
+
+def parts(trainer: Trainer, pl_module: LightningModule) -> tuple[RetrievalStudent, DialogueDataModule]:
+    """Return student and data module of a trainer.
+
+    Raises:
+        ConfigError: they are of another kind.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(pl_module, RetrievalStudent) or not isinstance(data, DialogueDataModule):
+        raise ConfigError(
+            "this callback evaluates a g2r_lightning.student.RetrievalStudent on a data module of g2r_lightning.data; "
+            "remove it from trainer.callbacks for other models"
+        )
+    return pl_module, data
+
+
+def encode_texts(
+    trainer: Trainer, student: RetrievalStudent, data: DialogueDataModule, texts: list[str], progress: bool
+) -> Tensor:
+    """Return (len(texts), d) vectors of responses, on the CPU."""
+    table = response_table(student.text, texts, data.cache_dir)
+    training = student.training
+    student.eval()
+    bar = tqdm(total=len(table), desc="encoding responses", unit="response", disable=not progress, leave=False)
+    with bar, trainer.precision_plugin.forward_context():
+        rows = [table[row] for row in range(len(table))]
+        vectors = encode_rows(
+            student.encoder.encode_responses,
+            rows,
+            student.text.pad_id,
+            student.device,
+            lambda done: _advance(bar, done),
+        )
+    student.train(training)
+    return vectors
+
+
+def build_index(
+    trainer: Trainer, student: RetrievalStudent, data: DialogueDataModule, factory: str, progress: bool
+) -> tuple[ResponseIndex, Tensor]:
+    """Return the index over the data's response set, and its vectors."""
+    responses = data.response_set
+    vectors = encode_texts(trainer, student, data, responses.texts, progress)
+    return ResponseIndex(responses.texts, responses.sources, vectors.numpy(), factory), vectors
+
+
+def all_figures(sets: list[RankedSet], intervals: bool) -> dict[str, float]:
+    """Return ``<set>/<figure>`` of every set, and ``all/<figure>`` over the examples of all of them."""
+    figures: dict[str, float] = {}
+    for one in sets:
+        figures |= {f"{one.dataset.name}/{key}": value for key, value in one.figures(intervals).items()}
+    whole = sets[0].metrics()
+    for one in sets[1:]:
+        _add(whole, one)
+    replies = [r.replies[0] for one in sets for r in one.ranked]
+    together = {**{k: float(v) for k, v in whole.compute().items()}, **reply_figures(sets[0].index, replies)}
+    return figures | {f"{TOGETHER}/{key}": value for key, value in together.items()}
+
+
+def sample_text(one: RankedSet, count: int) -> str:
+    """Return some contexts of a set with their best replies, as Markdown."""
+    step = max(len(one.ranked) // max(count, 1), 1)
+    blocks = []
+    for ranked in one.ranked[::step][:count]:
+        example = one.dataset.examples[ranked.example]
+        lines = [f"> {turn}" for turn in example.context[-3:]]
+        lines += [f"human: {example.response}  "]
+        for row, score in list(zip(ranked.replies, ranked.scores, strict=True))[:3]:
+            lines.append(f"{score:.2f} *{one.index.sources[row]}*: {one.index.texts[row]}  ")
+        blocks.append("\n".join(lines))
+    return "\n\n---\n\n".join(blocks)
+
+
+def _add(whole: Any, one: RankedSet) -> None:
+    rows = torch.tensor([[r.list_rank, r.list_size, r.full_rank] for r in one.ranked])
+    if len(rows):
+        whole.update(rows[:, 0], rows[:, 1], rows[:, 2])
+
+
+def _advance(bar: Any, done: int) -> None:
+    bar.update(done)
+
+
+def _headline(figures: dict[str, float]) -> float:
+    found = [value for key, value in figures.items() if key.startswith(f"{TOGETHER}/hits_at_1_of_")]
+    return found[0]
+
+
+def _gather(sets: list[RankedSet]) -> None:
+    """Give every process the ranked examples of all of them, in the sets' own order."""
+    import torch.distributed as dist
+
+    for one in sets:
+        parts_of_all: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts_of_all, one.ranked)
+        merged = {ranked.example: ranked for part in parts_of_all for ranked in part}
+        one.ranked = [merged[key] for key in sorted(merged)]

@@ -1,0 +1,67 @@
+"""Answer a file of contexts and write the replies, batch by batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from g2r_lightning.callbacks.evaluation import build_index, parts
+from g2r_lightning.data.batches import EvaluationBatch
+from g2r_lightning.index import ResponseIndex
+
+
+class WritePredictions(Callback):
+    """Search the response set for every context of ``predict`` and write one JSON line a context, in their order.
+
+    Args:
+        output: file to write; it appears when all are answered.
+        k: replies a context.
+        form: ``replies`` or ``dialogue``, see :class:`g2r_lightning.configuration.PredictSettings`.
+        factory: FAISS factory string of the index.
+    """
+
+    def __init__(
+        self, output: Path, k: int = 10, form: Literal["replies", "dialogue"] = "replies", factory: str = "Flat"
+    ) -> None:
+        self.output = output
+        self.k = k
+        self.form = form
+        self.factory = factory
+        self._index: ResponseIndex | None = None
+        self._lines: dict[int, str] = {}
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Encode the response set."""
+        self._index, _ = build_index(trainer, *parts(trainer, pl_module), self.factory, progress=True)
+        self._lines = {}
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EvaluationBatch, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Search, and keep the lines of the batch."""
+        assert self._index is not None
+        student, data = parts(trainer, pl_module)
+        with torch.inference_mode():
+            scores, rows = self._index.search(outputs.float().cpu(), self.k, student.encoder.score)
+        for example, own_scores, own_rows in zip(batch.examples.tolist(), scores.tolist(), rows.tolist(), strict=True):
+            replies = [
+                {"text": self._index.texts[row], "score": round(score, 6), "source": self._index.sources[row]}
+                for score, row in zip(own_scores, own_rows, strict=True)
+            ]
+            context = list(data.contexts_to_answer[example].context)
+            line: Any = (
+                [*context, replies[0]["text"]] if self.form == "dialogue" else {"context": context, "replies": replies}
+            )
+            self._lines[example] = json.dumps(line, ensure_ascii=False)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        from g2r_lightning.paths import atomic_path
+
+        with atomic_path(self.output) as temporary:
+            temporary.write_text("\n".join(self._lines[i] for i in sorted(self._lines)) + "\n", encoding="utf-8")

@@ -1,0 +1,90 @@
+"""One entry point, one YAML for every command.
+
+``python -m g2r_lightning COMMAND -c experiments/x.yaml [--key.of.setting=value ...]``. Files given with repeated ``-c``
+compose, the later over the earlier, then the flags; interpolations (``${data.init_args.seed}``) are resolved last, so a
+flag reaches every value that names it. Every command accepts the same file and builds only the sections it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+
+from g2r_lightning.errors import G2RError
+
+COMMANDS = {
+    "fit": "train a student (or a teacher), build its index, log retrieval metrics every epoch",
+    "validate": "evaluate a checkpoint on the validation sets",
+    "test": "evaluate a checkpoint on the test sets",
+    "predict": "answer a file of contexts and write the replies to JSONL",
+    "generate": "let the teacher write replies to every training context (data-level G2R)",
+    "score": "let the teacher score every candidate (model-level G2R)",
+    "import": "make a candidate store from the authors' release, or from replies that an LLM already wrote",
+    "export": "write a candidate store in the authors' JSONL",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: command and its flags; those of the process by default.
+
+    Returns:
+        Exit status: 0, or 2 for what the person at the keyboard can mend.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _say(usage())
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command not in COMMANDS:
+        from difflib import get_close_matches
+
+        nearest = get_close_matches(command, COMMANDS, 1)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        return _fail(f"unknown command '{command}'{hint}\n\n{usage()}")
+    _quieten()
+    try:
+        importlib.import_module("g2r_lightning.commands").run(command, rest)
+    except G2RError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("stopped; run the same command again to go on", status=130)
+    return 0
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join([
+        "usage: python -m g2r_lightning COMMAND -c EXPERIMENT.yaml [-c MORE.yaml] [--key=value ...]",
+        "", "commands:", *lines, "",
+        "COMMAND --help shows its settings; --print_config prints the composed configuration.",
+    ])  # fmt: skip
+
+
+def _quieten() -> None:
+    """Silence messages that are about libraries among themselves; each names where it is discussed."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("g2r_lightning").setLevel(logging.INFO)
+    # Lightning 2.6 calls jsonargparse's old names; gone with jsonargparse 5, which setup.cfg excludes.
+    warnings.filterwarnings("ignore", message=r"(?s).*instantiate_classes.*deprecated")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse")
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    # Whole batches are made in the dataset (batch_size=None); more loader workers are the user's choice.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _fail(text: str, status: int = 2) -> int:
+    sys.stderr.write(f"error: {text}\n")
+    return status

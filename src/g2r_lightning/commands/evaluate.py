@@ -1,0 +1,90 @@
+"""``validate``, ``test`` and ``predict``: a checkpoint on the experiment's sets, or on a file of contexts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from g2r_lightning.callbacks import WritePredictions
+from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.dialogue import Example
+from g2r_lightning.errors import ConfigError, DataError
+from g2r_lightning.runs import RunFolder
+from g2r_lightning.student import RetrievalStudent
+
+log = logging.getLogger(__name__)
+UNTRAINED = "none"
+
+
+def evaluate(command: str, arguments: Sequence[str]) -> None:
+    """Run one of the three commands.
+
+    Raises:
+        G2RError: there is no checkpoint, or it does not fit the configuration; or the contexts cannot be read.
+    """
+    cli = ExperimentCLI(command, arguments, ("data", "model"))
+    run = RunFolder(cli.run_settings.folder)
+    checkpoint = _checkpoint(cli.config.ckpt_path, run)
+    writer = _writer(cli, run) if command == "predict" else None
+    data, model = cli.build("data", "model")
+    cli.persistent_callbacks = [writer] if writer else []
+    trainer = cli.build_trainer()
+    if command == "predict":
+        _student_only(command, model)
+        data.contexts_to_answer = read_contexts(cli.config.predict.contexts)
+        trainer.predict(model, datamodule=data, ckpt_path=checkpoint, return_predictions=False, weights_only=True)
+        assert writer is not None
+        log.info("wrote the replies to %d contexts to %s", len(data.contexts_to_answer), writer.output)
+        return
+    action = trainer.validate if command == "validate" else trainer.test
+    action(model, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    from g2r_lightning.summary import print_results
+
+    print_results(run, "validation" if command == "validate" else "test")
+
+
+def _checkpoint(given: str | None, run: RunFolder) -> str | None:
+    """Return the path of the checkpoint: the one that was named, else the run's best."""
+    if given == UNTRAINED:
+        return None
+    path = Path(given) if given not in (None, "best", "last") else None
+    if path is None:
+        path = run.last_checkpoint if given == "last" else run.best_checkpoint
+        if path is None:
+            raise ConfigError(
+                f"{run.folder} has no checkpoint: run `python -m g2r_lightning fit` with the same experiment first, "
+                f"name one with --ckpt_path, or evaluate the untrained model with --ckpt_path={UNTRAINED}"
+            )
+    if not path.is_file():
+        raise ConfigError(f"--ckpt_path={given}: no such file")
+    return str(path)
+
+
+def _writer(cli: ExperimentCLI, run: RunFolder) -> WritePredictions:
+    settings = cli.config.predict
+    if settings.contexts is None:
+        raise ConfigError("name the contexts to answer: --predict.contexts=FILE (one JSON list of utterances a line)")
+    if settings.k < 1:
+        raise ConfigError(f"--predict.k={settings.k}: at least 1 reply")
+    output = settings.output or run.folder / "predictions" / f"{Path(settings.contexts).stem}.jsonl"
+    return WritePredictions(Path(output), settings.k, settings.form)
+
+
+def _student_only(command: str, model: object) -> None:
+    if not isinstance(model, RetrievalStudent):
+        raise ConfigError(f"`{command}` needs a g2r_lightning.student.RetrievalStudent as the model")
+
+
+def read_contexts(path: str) -> list[Example]:
+    """Return the contexts of a file as examples without a response.
+
+    Raises:
+        DataError: the file cannot be read, or holds no context.
+    """
+    from g2r_lightning.dialogue import readers
+
+    contexts = readers.read_contexts(path)
+    if not contexts:
+        raise DataError(path, "the file holds no context")
+    return [Example(f"contexts:{Path(path).stem}-{number}:{len(c)}", c, "") for number, c in enumerate(contexts)]

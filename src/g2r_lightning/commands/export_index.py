@@ -1,0 +1,33 @@
+"""Write the response index of a fitted student into its run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+
+from g2r_lightning.callbacks.evaluation import RetrievalEvaluation, build_index
+from g2r_lightning.data import DialogueDataModule
+from g2r_lightning.index import ResponseIndex, save_index
+from g2r_lightning.runs import RunFolder
+from g2r_lightning.store.hashing import file_hash
+from g2r_lightning.student import RetrievalStudent
+
+
+def write_index(
+    trainer: Trainer, student: RetrievalStudent, data: DialogueDataModule, run: RunFolder, checkpoint: Path | None
+) -> None:
+    """Encode the response set with the student as it is and write ``<run>/index``.
+
+    An index that the test epoch has just built from the same weights is written without encoding again.
+    """
+    found = [c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation)]  # type: ignore[attr-defined]
+    index: ResponseIndex | None = found[0].index if found and trainer.state.fn == "test" else None
+    if index is None:
+        index, _ = build_index(trainer, student, data, found[0].factory if found else "Flat", progress=True)
+    facts = {
+        "run": run.folder.name,
+        "checkpoint": checkpoint.name if checkpoint else None,
+        "checkpoint_sha256": file_hash(checkpoint) if checkpoint else None,
+    }
+    save_index(run.folder / "index", index, student.encoder, student.text, facts)

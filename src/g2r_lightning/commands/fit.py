@@ -1,0 +1,106 @@
+"""``fit``: train, evaluate before and after, leave checkpoint, index, results and record in the run's folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from g2r_lightning.callbacks import RandomState, RetrievalEvaluation
+from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.errors import G2RError
+from g2r_lightning.runs import RunFolder, environment, now
+from g2r_lightning.student import RetrievalStudent
+
+log = logging.getLogger(__name__)
+
+
+def fit(arguments: Sequence[str]) -> None:
+    """Train a student or a teacher.
+
+    Raises:
+        G2RError: the configuration, the data or the run's folder cannot be used.
+    """
+    cli = ExperimentCLI("fit", arguments, ("data", "model"), [RandomState()])
+    settings, run = cli.run_settings, RunFolder(cli.run_settings.folder)
+    state = run.open(cli.saved_config(), settings.on_existing)
+    if state == "finished":
+        log.info(
+            "%s is finished; train it again with --run.on_existing=overwrite, or choose another --run.name", run.folder
+        )
+        _summarise(run)
+        return
+    checkpoint = cli.config.ckpt_path
+    if checkpoint is None and state == "resume":
+        checkpoint = str(run.last_checkpoint)
+        log.info("going on from %s", checkpoint)
+    data, model = cli.build("data", "model")
+    trainer = cli.build_trainer()
+    run.update_record(**environment(), seed=cli.config.seed_everything, started=now(), status="running")
+    if settings.test_untrained and not run.results("untrained"):
+        _test(trainer, model, data, "untrained", None)
+        seed_everything(cli.config.seed_everything, verbose=False)  # training draws the same, tested before or not
+    _train(trainer, model, data, checkpoint, run)
+    best = _best_checkpoint(trainer)
+    run.update_record(best_checkpoint=best.name if best else None, steps=trainer.global_step, trained=now())
+    if isinstance(model, RetrievalStudent):
+        _finish_student(trainer, model, data, run, best, settings.test_trained)
+    run.update_record(status="finished", finished=now())
+    _summarise(run)
+
+
+def _train(
+    trainer: Trainer, model: LightningModule, data: LightningDataModule, checkpoint: str | None, run: RunFolder
+) -> None:
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        run.update_record(status="interrupted", stopped=now())
+        raise G2RError(f"stopped at step {trainer.global_step}; run the same command again to go on")
+
+
+def _best_checkpoint(trainer: Trainer) -> Path | None:
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            path = callback.best_model_path or callback.last_model_path
+            if path:
+                return Path(path)
+    return None
+
+
+def _finish_student(
+    trainer: Trainer, model: RetrievalStudent, data: Any, run: RunFolder, best: Path | None, test: bool
+) -> None:
+    """Take the best weights, report them on the test sets, and write the index that answers."""
+    from g2r_lightning.commands.export_index import write_index
+    from g2r_lightning.data import DialogueDataModule
+
+    assert isinstance(data, DialogueDataModule)
+    if best is not None:
+        import torch
+
+        state = torch.load(best, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["state_dict"])
+    if test and data.evaluation_sets("test"):
+        _test(trainer, model, data, "test", None)
+    write_index(trainer, model, data, run, best)
+
+
+def _test(trainer: Trainer, model: LightningModule, data: Any, label: str, checkpoint: str | None) -> None:
+    """Evaluate the test sets into ``results/<label>.json``."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RetrievalEvaluation):
+            callback.label = label
+    trainer.test(model, datamodule=data, ckpt_path=checkpoint, verbose=False)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RetrievalEvaluation):
+            callback.label = None
+
+
+def _summarise(run: RunFolder) -> None:
+    from g2r_lightning.summary import print_summary
+
+    print_summary(run)

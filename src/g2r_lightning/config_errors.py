@@ -1,0 +1,163 @@
+"""Say which key of a configuration is wrong, where it stands, and which was probably meant.
+
+jsonargparse's own complaint about a misspelt key inside a nested class lists every alternative type it tried. After a
+failure, this module walks the composed files and flags beside the constructors' signatures and finds the key itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import yaml
+
+Tree = dict[str, Any]
+
+
+def explain(error: Exception, arguments: Sequence[str], parser: Any) -> str:
+    """Return a message for the person at the keyboard.
+
+    Args:
+        error: what the parser raised.
+        arguments: the flags of the command.
+        parser: the parser, for its top-level keys.
+    """
+    sections = sorted({action.dest.split(".")[0] for action in parser._actions} - {"help", "config", "print_config"})
+    try:
+        tree = composed(arguments)
+    except (OSError, yaml.YAMLError) as broken:
+        return f"cannot read the configuration: {' '.join(str(broken).split())}"
+    for path, known in unknown_keys(tree, sections):
+        nearest = get_close_matches(path[-1], known, 1, cutoff=0.5)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known here: {', '.join(sorted(known))}"
+        return f"unknown key '{'.'.join(path)}'; {hint}"
+    text = str(error).strip()
+    return _innermost(text)
+
+
+def composed(arguments: Sequence[str]) -> Tree:
+    """Return files and flags of a command line merged into one tree, values uninterpreted."""
+    tree: Tree = {}
+    flags: list[tuple[str, Any]] = []
+    waiting: str | None = None
+    for argument in arguments:
+        if waiting is not None:
+            flags.append((waiting, argument))
+            waiting = None
+        elif argument.startswith("-"):
+            name, equals, value = argument.lstrip("-").partition("=")
+            if equals:
+                flags.append((name, value))
+            else:
+                waiting = name
+    for name, value in flags:
+        if name in ("c", "config"):
+            with open(value, encoding="utf-8") as file:  # noqa: PTH123 - the path as the user typed it, for the message
+                _merge(tree, yaml.safe_load(file) or {})
+        elif name != "print_config":
+            _set(tree, name.rstrip("+").split("."), value)
+    return tree
+
+
+def unknown_keys(tree: Tree, sections: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield the path of every key that no constructor knows, with the keys known there."""
+    for key, value in tree.items():
+        if key.rstrip("+") not in sections:
+            yield [key], list(sections)
+        elif key != "alias":
+            yield from _unknown_in(value, [key], _section_class(key))
+
+
+def _unknown_in(value: Any, path: list[str], owner: Any) -> Iterator[tuple[list[str], list[str]]]:
+    """Walk one value: a class given by ``class_path``, a known constructor's settings, or a collection of such."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unknown_in(item, [*path, str(index)], None)
+        return
+    if not isinstance(value, dict):
+        return
+    if "class_path" in value:
+        owner = _imported(value["class_path"]) or owner
+        inner = {**_flattened(value), **(value.get("init_args") or {})}
+        path = [*path, "init_args"]
+    elif "init_args" in value:
+        inner, path = value["init_args"] or {}, [*path, "init_args"]
+    else:
+        inner = value
+    parameters = _parameters(owner)
+    for key, item in inner.items():
+        name = key.rstrip("+")
+        if parameters is not None and name not in parameters:
+            yield [*path, name], list(parameters)
+        else:
+            yield from _unknown_in(item, [*path, name], None)
+
+
+def _flattened(value: Tree) -> Tree:
+    """Return keys that flags may give without ``init_args``."""
+    return {key: item for key, item in value.items() if key not in ("class_path", "init_args", "dict_kwargs", "help")}
+
+
+def _parameters(owner: Any) -> list[str] | None:
+    if owner is None:
+        return None
+    names: list[str] = []
+    for cls in inspect.getmro(owner) if inspect.isclass(owner) else (owner,):
+        try:
+            signature = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls)
+        except (TypeError, ValueError):
+            return None
+        names += [name for name in signature.parameters if name not in ("self", "args", "kwargs")]
+        if not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+            break  # only a constructor that passes keywords on takes its parents' names
+    return names
+
+
+def _section_class(key: str) -> Any:
+    classes = {
+        "trainer": "lightning.pytorch.Trainer",
+        "run": "g2r_lightning.configuration.RunSettings",
+        "sampling": "g2r_lightning.teacher.sampling.Sampling",
+        "scoring": "g2r_lightning.configuration.ScoringSettings",
+        "predict": "g2r_lightning.configuration.PredictSettings",
+    }
+    return _imported(classes[key]) if key in classes else None
+
+
+def _imported(class_path: Any) -> Any:
+    module, _, name = str(class_path).rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+
+
+def _merge(tree: Tree, other: Any) -> None:
+    for key, value in other.items() if isinstance(other, dict) else ():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _set(tree: Tree, path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        below = tree.setdefault(key, {})
+        if isinstance(below, dict) and isinstance(below.get("init_args"), dict) and path[-1] != "class_path":
+            below = below["init_args"]
+        if not isinstance(below, dict):
+            return
+        tree = below
+    if path[-1] not in ("class_path", "init_args") or not isinstance(tree.get(path[-1]), dict):
+        tree[path[-1]] = value
+
+
+def _innermost(text: str) -> str:
+    """Return the parser's complaint without the list of alternatives it tried."""
+    text = re.sub(r"\n\s*Given value type:.*", "", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "Expected a <class 'NoneType'>" not in line]
+    return "\n  ".join(lines[:8])

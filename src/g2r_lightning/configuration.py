@@ -1,0 +1,200 @@
+"""The sections of an experiment, declared once for every command, and parsed by jsonargparse through LightningCLI.
+
+LightningCLI alone would build model and data for every command, put one command's settings (``ckpt_path``) into saved
+configurations, and accept abbreviated flags. :class:`ExperimentCLI` declares all sections on one parser, keeps
+interpolations for last, and builds nothing until a command asks for a section.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from g2r_lightning.config_errors import explain
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.teacher.base import Teacher
+from g2r_lightning.teacher.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run lives and what happens around the training.
+
+    Args:
+        name: of the run; its folder is ``root/name``.
+        root: folder of all runs.
+        on_existing: what to do where the folder already holds a run: ``resume`` it (the settings must be the same), or
+            ``overwrite`` it. A finished run is never trained again by ``resume``.
+        test_untrained: evaluate the test sets before training too, into ``results/untrained.json``.
+        test_trained: evaluate the test sets with the best checkpoint after training, into ``results/test.json``.
+    """
+
+    name: str = "run"
+    root: str = "runs"
+    on_existing: Literal["resume", "overwrite"] = "resume"
+    test_untrained: bool = False
+    test_trained: bool = True
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.root) / self.name
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """How the teacher scores candidates.
+
+    Args:
+        name: of the score set in the store.
+        prior: how P(response) is estimated for mutual information: ``empty`` (an empty context), ``contexts:k`` (mean
+            over k seeded random contexts), or ``none`` (LL only).
+        seed: of the random contexts.
+    """
+
+    name: str = "teacher"
+    prior: str = "empty"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """What ``predict`` answers, and where to.
+
+    Args:
+        contexts: file of contexts, one JSON list of utterances a line (or objects with ``context``).
+        output: file to write; ``<run>/predictions/<name of the contexts>.jsonl`` by default.
+        k: replies a context.
+        form: ``replies`` writes ``{"context", "replies": [{"text", "score", "source"}]}`` a line; ``dialogue`` writes
+            the form of the 200 evaluation contexts, one JSON list of utterances a line, the best reply at its end.
+    """
+
+    contexts: str | None = None
+    output: str | None = None
+    k: int = 10
+    form: Literal["replies", "dialogue"] = "replies"
+
+
+class ExperimentCLI(LightningCLI):
+    """Parse an experiment; build sections on demand.
+
+    Args:
+        command: the command's name.
+        arguments: its flags.
+        needs: sections that must be there for this command.
+        callbacks: always added to the trainer.
+    """
+
+    def __init__(
+        self, command: str, arguments: Sequence[str], needs: Sequence[str], callbacks: list[Callback] | None = None
+    ) -> None:
+        self.command = command
+        self.needs = tuple(needs)
+        self.persistent_callbacks = list(callbacks or [])
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            run=False,
+            args=list(arguments),
+            parser_kwargs={
+                "parser_mode": "omegaconf+",  # interpolations are resolved after files and flags are composed
+                "allow_abbrev": False,
+                "exit_on_error": False,
+                "prog": f"python -m g2r_lightning {command}",
+                "description": None,
+            },
+        )
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Declare ``trainer``, ``model`` and ``data``, none of them required: that depends on the command."""
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True, required=False)
+        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Declare the sections beside ``model``, ``data``, ``trainer`` and ``seed_everything``."""
+        parser.add_argument("--alias", type=dict[str, Any], default={}, help="short names for ${alias.name}")
+        parser.add_class_arguments(RunSettings, "run")
+        parser.add_argument("--store", type=str | None, default=None, help="folder of the candidate store")
+        parser.add_subclass_arguments(Teacher, "teacher", required=False)
+        parser.add_class_arguments(Sampling, "sampling")
+        parser.add_class_arguments(ScoringSettings, "scoring")
+        parser.add_class_arguments(PredictSettings, "predict")
+        if self.command in ("fit", "validate", "test", "predict"):
+            parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
+        if self.command == "import":
+            parser.add_argument("--replies", type=str | None, default=None, help="JSONL of contexts and replies")
+            parser.add_argument("--source", type=str, default="llm", help="who wrote these replies")
+        if self.command == "export":
+            parser.add_argument("--output", type=str | None, default=None, help="file to write")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and turn every complaint of the parser into one that names the key and the nearest right one.
+
+        Raises:
+            ConfigError: a key is unknown, a value does not fit, a needed section is missing.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
+            raise ConfigError(explain(error, list(args or []), parser)) from error
+        for section in self.needs:
+            if self.config.get(section) is None:
+                raise ConfigError(
+                    f"`{self.command}` needs the section '{section}'; give an experiment with it: -c experiments/x.yaml"
+                )
+
+    def instantiate_classes(self) -> None:
+        """Build nothing yet; see :meth:`build`."""
+
+    def build(self, *sections: str) -> Any:
+        """Return the objects of some sections, the rest of the configuration staying parsed only.
+
+        Raises:
+            ConfigError: a constructor refused its settings.
+        """
+        chosen = self.config.clone()
+        for name in ("model", "data", "teacher", "trainer"):
+            if name not in sections and name in chosen:
+                chosen.pop(name)
+        try:
+            self.config_init = self.parser.instantiate(chosen)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"the configuration cannot be built: {error}") from error
+        built = [self.config_init.get(section) for section in sections]
+        return built[0] if len(built) == 1 else built
+
+    def build_trainer(self) -> Any:
+        """Return the trainer: its files go into the run's folder, events for TensorBoard among them."""
+        settings = self.run_settings
+        folder = str(settings.folder)
+        trainer_config = self.build("trainer")
+        extra: dict[str, Any] = {"default_root_dir": trainer_config.get("default_root_dir") or folder}
+        if trainer_config.get("logger") in (None, True):
+            extra["logger"] = TensorBoardLogger(folder, name="", version="")
+        extra["callbacks"] = [*(trainer_config.get("callbacks") or []), *self.persistent_callbacks]
+        extra["use_distributed_sampler"] = False  # the data modules share out whole steps themselves
+        return self.instantiate_trainer(**extra)
+
+    @property
+    def run_settings(self) -> RunSettings:
+        """The ``run`` section."""
+        return RunSettings(**vars(self.config.run))
+
+    def saved_config(self) -> str:
+        """Return the composed configuration as YAML, without what belongs to one command only."""
+        config = self.config.clone()
+        for key in ("config", "ckpt_path"):
+            config.pop(key, None)
+        return str(self.parser.dump(config, skip_none=False, skip_validation=True))

@@ -1,0 +1,47 @@
+"""What a model gets to see of one step: typed batches of tensors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class CandidateBatch(NamedTuple):
+    """One training step: B contexts, the U distinct responses that concern them, and who is what to whom.
+
+    Args:
+        context_ids: (B, Lc) int64 token ids.
+        context_mask: (B, Lc) int64, 1 for tokens.
+        response_ids: (U, Lr) int64 token ids; own candidates of all contexts first, then shared random negatives.
+        response_mask: (U, Lr) int64.
+        positives: (B, U) bool, enter the cross-entropy.
+        candidates: (B, U) bool, enter the score transfer.
+        negatives: (B, U) bool.
+        teacher_scores: (B, U) float32, natural log, NaN outside ``candidates``; ``None`` without a teacher.
+        examples: (B,) int64, index of each context's example in the training set.
+    """
+
+    context_ids: Tensor
+    context_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+    positives: Tensor
+    candidates: Tensor
+    negatives: Tensor
+    teacher_scores: Tensor | None
+    examples: Tensor
+
+
+class EvaluationBatch(NamedTuple):
+    """Contexts to be answered.
+
+    Args:
+        context_ids: (B, Lc) int64 token ids.
+        context_mask: (B, Lc) int64, 1 for tokens.
+        examples: (B,) int64, index of each context's example in its set.
+    """
+
+    context_ids: Tensor
+    context_mask: Tensor
+    examples: Tensor

@@ -1,0 +1,123 @@
+"""What a checkpoint is measured on: one definition everywhere.
+
+*Choosing among N*: the published candidate list of the turn where there is one, else the response and 19 others of the
+same set, drawn by (seed, example id) alone. *Searching the whole set*: response set and the set's own human responses.
+*Answering*: the response set alone. So no figure depends on batch size, order or number of processes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from g2r_lightning.data.batches import EvaluationBatch
+from g2r_lightning.data.responses import ResponseSet
+from g2r_lightning.data.tokens import TokenTable, pad
+from g2r_lightning.dialogue import Example
+from g2r_lightning.metrics import draw_distractors
+
+
+class ContextSet(Dataset[EvaluationBatch]):
+    """Contexts in whole batches.
+
+    Args:
+        name: of the set; leads the names of its figures.
+        examples: one a context.
+        context_tokens: one row an example.
+        pad_id: token id of the padding.
+        batch_size: contexts a batch; changes no result.
+        rank: of this process, which sees every ``world_size``-th batch.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        examples: list[Example],
+        context_tokens: TokenTable,
+        pad_id: int,
+        batch_size: int = 64,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.name = name
+        self.examples = examples
+        self._context_tokens = context_tokens
+        self._pad_id = pad_id
+        self._batches = [
+            range(start, min(start + batch_size, len(examples)))
+            for start in range(rank * batch_size, len(examples), batch_size * world_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, batch: int) -> EvaluationBatch:
+        """Return one whole batch."""
+        rows = self._batches[batch]
+        ids, mask = pad([self._context_tokens[row] for row in rows], self._pad_id)
+        return EvaluationBatch(ids, mask, torch.tensor(list(rows)))
+
+
+class EvaluationSet(ContextSet):
+    """Contexts with human responses, over a response set.
+
+    The texts that have to be encoded for it are the response set, then the set's responses that are not in it
+    (up to ``num_searched``), then candidate-list texts that are in neither; the last two are ``extra_texts``.
+
+    Args:
+        name: as for :class:`ContextSet`, and so what follows up to ``world_size``.
+        examples: one a context.
+        context_tokens: one row an example.
+        pad_id: token id of the padding.
+        responses: the response set.
+        batch_size: contexts a batch; changes no result.
+        seed: of the 19 others.
+        choices: N of the seeded lists.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        examples: list[Example],
+        context_tokens: TokenTable,
+        pad_id: int,
+        responses: ResponseSet,
+        batch_size: int = 64,
+        seed: int = 0,
+        choices: int = 20,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(name, examples, context_tokens, pad_id, batch_size, rank, world_size)
+        self.num_responses = len(responses)
+        texts = responses.copy()
+        self.gold = torch.tensor([texts.add(example.response) for example in examples], dtype=torch.int64)
+        self.num_searched = len(texts)
+        self.choices, self.valid_choices = self._choose(texts, seed, choices)
+        self.extra_texts = texts.texts[self.num_responses :]
+
+    def _choose(self, texts: ResponseSet, seed: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return text rows of each example's list, the gold one first, and which entries of the matrix exist."""
+        pool = list(dict.fromkeys(self.gold.tolist()))
+        keys = texts.keys()
+        pool_keys = [keys[row] for row in pool]
+        lists: list[list[int]] = []
+        for example, gold in zip(self.examples, self.gold.tolist(), strict=True):
+            if example.choices:
+                others = [row for row in dict.fromkeys(texts.add(text) for text in example.choices) if row != gold]
+            else:
+                drawn = draw_distractors(example.id, seed, keys[gold], pool_keys, count - 1)
+                others = [pool[index] for index in drawn]
+            lists.append([gold, *others])
+        width = max((len(rows) for rows in lists), default=1)
+        matrix = np.zeros((len(lists), width), np.int64)
+        valid = np.zeros((len(lists), width), bool)
+        for index, rows in enumerate(lists):
+            matrix[index, : len(rows)] = rows
+            valid[index, : len(rows)] = True
+        return torch.from_numpy(matrix), torch.from_numpy(valid)

@@ -1,0 +1,240 @@
+"""The LightningDataModules: original dialogues, dialogues with a teacher's candidates, and a teacher's own lessons.
+
+All three read the same ``data`` section; they differ in what a training step holds. What a text's tokens are is the
+model's business: a module asks the trainer's model for its ``text`` (or its ``teacher``), or takes the one that
+:meth:`DialogueDataModule.prepare_for` is given outside a trainer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from g2r_lightning.data.corpus import drop_leaks, examples_of, read_dialogues, read_response_file, split_share
+from g2r_lightning.data.evaluation_set import ContextSet, EvaluationSet
+from g2r_lightning.data.responses import ResponseSet
+from g2r_lightning.data.samplers import ResumableLoader, StepSampler
+from g2r_lightning.data.tokens import TextEncoder, context_table, response_table
+from g2r_lightning.data.training_set import NegativeSampling, ScoredCandidate, TrainingSet
+from g2r_lightning.dialogue import Dialogue, Example
+from g2r_lightning.dialogue.readers.base import DialogueReader
+from g2r_lightning.errors import ConfigError
+
+log = logging.getLogger(__name__)
+HELD_OUT = "held_out"
+
+
+class DialogueDataModule(LightningDataModule):
+    """Original dialogues: every response is the only candidate of its context.
+
+    Args:
+        train: readers of the training dialogues.
+        validation: name -> reader of the dialogues that choose the checkpoint.
+        test: name -> reader of the dialogues that are reported.
+        validation_share: part of the training dialogues (0 to 1) set aside as the validation set ``held_out``.
+        test_share: the same for a test set ``held_out``.
+        drop_leaks: drop training dialogues that stand in an evaluation set too (case and punctuation apart).
+        response_files: an approved response set, one reply a line, searched instead of the training responses.
+        negatives: where a step's negatives come from.
+        max_candidates: most candidates of a context in one step (Kim et al. 2021: 10).
+        batch_size: contexts a step and process (Kim et al. 2021: 48).
+        evaluation_batch_size: contexts a batch in evaluation; changes no result.
+        choices: N of the seeded candidate lists of hits@1/N.
+        length_grouping: batches of contexts of similar length; less padding, the same examples.
+        num_workers: processes that make batches; changes no result.
+        seed: of shuffles, draws of negatives and of candidate lists.
+        cache_dir: where tokens are kept, by content; safe to delete.
+    """
+
+    def __init__(
+        self,
+        train: list[DialogueReader],
+        validation: dict[str, DialogueReader] | None = None,
+        test: dict[str, DialogueReader] | None = None,
+        validation_share: float = 0.0,
+        test_share: float = 0.0,
+        drop_leaks: bool = True,
+        response_files: list[str] | None = None,
+        negatives: NegativeSampling = NegativeSampling(),
+        max_candidates: int = 10,
+        batch_size: int = 48,
+        evaluation_batch_size: int = 64,
+        choices: int = 20,
+        length_grouping: bool = True,
+        num_workers: int = 0,
+        seed: int = 0,
+        cache_dir: str = ".cache/g2r_lightning",
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or evaluation_batch_size < 1:
+            raise ValueError("data.batch_size and data.evaluation_batch_size must be at least 1")
+        if not (0 <= validation_share < 1 and 0 <= test_share < 1 and validation_share + test_share < 1):
+            raise ValueError("data.validation_share and data.test_share must leave something to train on")
+        self.train_readers = train
+        self.readers = {"validation": validation or {}, "test": test or {}}
+        self.shares = {"validation": validation_share, "test": test_share}
+        self.drop_leaks = drop_leaks
+        self.response_files = response_files or []
+        self.negatives = negatives
+        self.max_candidates = max_candidates
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.choices = choices
+        self.length_grouping = length_grouping
+        self.num_workers = num_workers
+        self.seed = seed
+        self.cache_dir = Path(cache_dir)
+        self.contexts_to_answer: list[Example] = []
+        self._text: TextEncoder | None = None
+
+    @cached_property
+    def dialogues(self) -> dict[str, dict[str, list[Dialogue]]]:
+        """``train``, ``validation`` and ``test``, each name -> dialogues; splits and leaks taken care of."""
+        found = {
+            stage: {name: read_dialogues([reader]) for name, reader in readers.items()}
+            for stage, readers in self.readers.items()
+        }
+        train = read_dialogues(self.train_readers)
+        if self.drop_leaks:
+            train, dropped = drop_leaks(train, (d for sets in found.values() for one in sets.values() for d in one))
+            if dropped:
+                log.warning("dropped %d training dialogues that stand in an evaluation set", dropped)
+        for stage, share in self.shares.items():
+            if share:
+                train, found[stage][HELD_OUT] = split_share(train, share, f"{stage}:{self.seed}")
+        if not train:
+            raise ConfigError("no training dialogue is left: check data.init_args.train and what was dropped")
+        return {"train": {"train": train}, **found}
+
+    @cached_property
+    def train_examples(self) -> list[Example]:
+        """Every (context, response) of the training dialogues, in the readers' order."""
+        return examples_of(self.dialogues["train"]["train"])
+
+    @cached_property
+    def train_candidates(self) -> Sequence[Sequence[ScoredCandidate]]:
+        """The candidates of every training example, the original first."""
+        return [[ScoredCandidate(example.response, "original")] for example in self.train_examples]
+
+    @cached_property
+    def training_responses(self) -> ResponseSet:
+        """Every distinct candidate of the training set: what random negatives are drawn from."""
+        responses = ResponseSet(self.text.key)
+        for candidates in self.train_candidates:
+            for candidate in candidates:
+                responses.add(candidate.response, candidate.source)
+        return responses
+
+    @cached_property
+    def response_set(self) -> ResponseSet:
+        """What the retriever answers with: the approved files where given, else the training responses."""
+        if not self.response_files:
+            return self.searched_training_responses()
+        responses = ResponseSet(self.text.key)
+        for path in self.response_files:
+            responses.extend(read_response_file(path), "approved")
+        return responses
+
+    def searched_training_responses(self) -> ResponseSet:
+        """Return the part of the training responses that may be answered with; all of them here."""
+        return self.training_responses
+
+    @property
+    def validation_names(self) -> list[str]:
+        """Names of the validation sets, in the order of their loaders."""
+        return list(self.dialogues["validation"])
+
+    @property
+    def text(self) -> TextEncoder:
+        """The model's way with texts."""
+        if self._text is None:
+            module = getattr(self.trainer, "lightning_module", None)
+            self._text = getattr(module, "text", None)
+        if self._text is None:
+            raise ConfigError("this data module needs a student model (g2r_lightning.student.RetrievalStudent)")
+        return self._text
+
+    def prepare_for(self, text: TextEncoder) -> None:
+        """Use a student's way with texts outside a trainer."""
+        self._text = text
+
+    @cached_property
+    def training_set(self) -> TrainingSet:
+        """The training set, tokenised."""
+        responses = self.training_responses
+        return TrainingSet(
+            self.train_examples,
+            self.train_candidates,
+            responses,
+            context_table(self.text, self.train_examples, self.cache_dir),
+            response_table(self.text, responses.texts, self.cache_dir),
+            self.text.pad_id,
+            self.negatives,
+            self.max_candidates,
+            self.seed,
+        )
+
+    def evaluation_sets(self, stage: str) -> list[EvaluationSet]:
+        """Return the named sets of ``validation`` or ``test``, tokenised."""
+        if stage not in self._evaluation_sets:
+            self._evaluation_sets[stage] = [
+                self._evaluation_set(name, examples_of(dialogues)) for name, dialogues in self.dialogues[stage].items()
+            ]
+        return self._evaluation_sets[stage]
+
+    @cached_property
+    def _evaluation_sets(self) -> dict[str, list[EvaluationSet]]:
+        return {}
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Return the loader of whole training steps."""
+        dataset = self.training_set
+        lengths = None
+        if self.length_grouping:
+            lengths = np.array([len(dataset.context_tokens[i]) for i in range(len(dataset))])
+        sampler = StepSampler(len(dataset), self.batch_size, self.seed, *self._share(), lengths)
+        return ResumableLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Return one loader a validation set."""
+        return [self._loader(dataset) for dataset in self.evaluation_sets("validation")]
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Return one loader a test set."""
+        if not self.evaluation_sets("test"):
+            raise ConfigError("no test set: name one under data.init_args.test, or set data.init_args.test_share")
+        return [self._loader(dataset) for dataset in self.evaluation_sets("test")]
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of the contexts that want answers (``contexts_to_answer``)."""
+        return self._loader(self.context_set)
+
+    @cached_property
+    def context_set(self) -> ContextSet:
+        """The contexts that want answers, tokenised."""
+        tokens = context_table(self.text, self.contexts_to_answer, self.cache_dir)
+        size = self.evaluation_batch_size
+        return ContextSet("contexts", self.contexts_to_answer, tokens, self.text.pad_id, size, *self._share())
+
+    def _evaluation_set(self, name: str, examples: list[Example]) -> EvaluationSet:
+        tokens = context_table(self.text, examples, self.cache_dir)
+        return EvaluationSet(
+            name, examples, tokens, self.text.pad_id, self.response_set, self.evaluation_batch_size, self.seed,
+            self.choices, *self._share(),
+        )  # fmt: skip
+
+    def _loader(self, dataset: ContextSet) -> DataLoader[Any]:
+        return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)
+
+    def _share(self) -> tuple[int, int]:
+        """Return this process's rank and the number of processes."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size

@@ -1,0 +1,125 @@
+"""Which examples make a step: shuffled by (seed, epoch), shared out over processes, resumable in mid-epoch.
+
+A step's key carries everything that its random draws depend on, so a batch is the same whichever worker makes it, in
+whichever order, before or after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import DataLoader, Sampler
+
+POOL = 50
+
+
+class StepKey(NamedTuple):
+    """One step of one epoch.
+
+    Args:
+        epoch: zero-based.
+        step: zero-based step within the epoch.
+        examples: indices of the examples of the *global* batch, in order.
+        rank: which share of them is this process's: ``examples[rank::world_size]``.
+        world_size: number of processes.
+    """
+
+    epoch: int
+    step: int
+    examples: tuple[int, ...]
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def local(self) -> tuple[int, ...]:
+        """Indices of the examples that this process works on."""
+        return self.examples[self.rank :: self.world_size]
+
+
+class StepSampler(Sampler[StepKey]):
+    """Yield the steps of an epoch.
+
+    Args:
+        num_examples: size of the training set.
+        batch_size: contexts a process and step.
+        seed: of the shuffle.
+        rank: of this process.
+        world_size: number of processes.
+        lengths: tokens of each example; where given, batches hold examples of similar length, so that little
+            padding is computed: pools of ``POOL`` shuffled batches are sorted, cut, and the batches shuffled again.
+    """
+
+    def __init__(
+        self,
+        num_examples: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        lengths: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self.num_examples = num_examples
+        self.lengths = lengths
+        self.global_batch = batch_size * world_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the shuffle; Lightning calls it before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.num_examples, self.global_batch)
+        return whole + (rest >= self.world_size)  # a last step that leaves a process without work is dropped
+
+    def __iter__(self) -> Iterator[StepKey]:
+        batches = self._batches(np.random.default_rng([self.seed, self.epoch]))
+        start, self.start = self.start, 0
+        for step in range(start, len(self)):
+            chosen = tuple(int(example) for example in batches[step])
+            yield StepKey(self.epoch, step, chosen, self.rank, self.world_size)
+
+    def _batches(self, draw: np.random.Generator) -> list[npt.NDArray[np.int64]]:
+        """Return the global batches of an epoch, the one that is not full last."""
+        order = draw.permutation(self.num_examples)
+        if self.lengths is not None:
+            pools = np.split(order, range(POOL * self.global_batch, len(order), POOL * self.global_batch))
+            order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+        full = self.num_examples // self.global_batch
+        batches = [order[i * self.global_batch : (i + 1) * self.global_batch] for i in range(full + 1)]
+        if self.lengths is not None:
+            batches = [*(batches[i] for i in draw.permutation(full)), batches[full]]
+        return batches
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A loader of whole steps whose position goes into the checkpoint.
+
+    Lightning asks loaders that have ``state_dict`` for it, and restores it before a resumed epoch; prefetched but
+    unused steps are not counted.
+    """
+
+    _taken = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        assert isinstance(self.sampler, StepSampler)
+        self._taken = self.sampler.start
+        for batch in super().__iter__():
+            self._taken += 1
+            yield batch
+        self._taken = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many steps of the current epoch were taken."""
+        return {"taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind the steps that were taken."""
+        assert isinstance(self.sampler, StepSampler)
+        self.sampler.start = state["taken"] if state["taken"] < len(self.sampler) else 0

@@ -1,0 +1,201 @@
+"""The training set of a student: contexts, their candidates with the teacher's scores, and the negatives of a step.
+
+Of each context at most ``max_candidates`` candidates enter a step, a uniform sample where there are more (the original
+may drop out). The random negatives are distinct responses drawn uniformly from the response set, one draw shared by
+the whole global batch, minus every *known* candidate of the batch's contexts, sampled or not (Kim et al. 2021; their
+code excludes the sampled ones only). Equal texts are one response, and never each other's negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from g2r_lightning.data.batches import CandidateBatch
+from g2r_lightning.data.responses import ResponseSet
+from g2r_lightning.data.samplers import StepKey
+from g2r_lightning.data.tokens import TokenTable, pad
+from g2r_lightning.dialogue import Example
+from g2r_lightning.errors import G2RError
+
+Rows = npt.NDArray[np.int64]
+CANDIDATE_DRAW, NEGATIVE_DRAW = 1, 2
+
+
+class ScoredCandidate(NamedTuple):
+    """A candidate as training needs it.
+
+    Args:
+        response: its text.
+        source: who wrote it.
+        teacher_score: natural log; NaN where there is no teacher.
+        positive: whether it enters the cross-entropy.
+    """
+
+    response: str
+    source: str
+    teacher_score: float = float("nan")
+    positive: bool = True
+
+
+@dataclass(frozen=True)
+class NegativeSampling:
+    """Where a step's negatives come from.
+
+    Args:
+        random: distinct responses drawn from the response set for every step, shared by its contexts (reference: 512).
+        in_batch: whether the other contexts' candidates are negatives too (reference: no).
+    """
+
+    random: int = 512
+    in_batch: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a setting without any negative.
+
+        Raises:
+            ValueError: no random negatives, and none from the batch.
+        """
+        if self.random < 0:
+            raise ValueError(f"negatives.random={self.random}: must not be negative")
+        if self.random == 0 and not self.in_batch:
+            raise ValueError("negatives: set random above 0 or in_batch to true; the loss needs something to beat")
+
+
+class TrainingSet(Dataset[CandidateBatch]):
+    """Make the batch of a step from its key.
+
+    Args:
+        examples: training examples.
+        candidates: their candidates, the original first; texts equal under the response set's key are merged.
+        responses: the response set, which the candidates are looked up in and negatives are drawn from.
+        context_tokens: one row an example.
+        response_tokens: one row a response of the set.
+        pad_id: token id of the padding.
+        negatives: where negatives come from.
+        max_candidates: most candidates of a context in one step.
+        seed: of every draw.
+    """
+
+    def __init__(
+        self,
+        examples: list[Example],
+        candidates: Sequence[Sequence[ScoredCandidate]],
+        responses: ResponseSet,
+        context_tokens: TokenTable,
+        response_tokens: TokenTable,
+        pad_id: int,
+        negatives: NegativeSampling,
+        max_candidates: int = 10,
+        seed: int = 0,
+    ) -> None:
+        if max_candidates < 1:
+            raise ValueError(f"max_candidates={max_candidates}: at least 1")
+        self.ids = [example.id for example in examples]
+        self.context_tokens = context_tokens
+        self.response_tokens = response_tokens
+        self.num_responses = len(responses)
+        self.pad_id = pad_id
+        self.negatives = negatives
+        self.max_candidates = max_candidates
+        self.seed = seed
+        self._index(candidates, responses)
+        self.has_teacher = bool(len(self._scores)) and bool(np.isfinite(self._scores).all())
+        if not self.has_teacher and np.isfinite(self._scores).any():
+            raise G2RError(self._first_without_score())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key: StepKey) -> CandidateBatch:
+        """Return the batch of one step, as this process sees it."""
+        own = [self._sample(key.epoch, example) for example in key.local]
+        negatives = self._draw_negatives(key)
+        columns = np.concatenate([_first_seen([self._rows[entries] for entries in own]), negatives])
+        where = {int(row): column for column, row in enumerate(columns)}
+        shape = (len(own), len(columns))
+        candidates, positives = np.zeros(shape, bool), np.zeros(shape, bool)
+        teacher = np.full(shape, np.nan, np.float32)
+        for b, entries in enumerate(own):
+            at = [where[int(row)] for row in self._rows[entries]]
+            candidates[b, at] = True
+            positives[b, at] = self._positive[entries]
+            teacher[b, at] = self._scores[entries]
+        masked = np.zeros(shape, bool)
+        masked[:, len(columns) - len(negatives) :] = True
+        if self.negatives.in_batch:
+            masked[:, : len(columns) - len(negatives)] = True
+            for b, example in enumerate(key.local):
+                masked[b, [where[int(row)] for row in self._known(example) if int(row) in where]] = False
+        context_ids, context_mask = pad([self.context_tokens[i] for i in key.local], self.pad_id)
+        response_ids, response_mask = pad([self.response_tokens[int(row)] for row in columns], self.pad_id)
+        return CandidateBatch(
+            context_ids, context_mask, response_ids, response_mask,
+            torch.from_numpy(positives), torch.from_numpy(candidates), torch.from_numpy(masked),
+            torch.from_numpy(teacher) if self.has_teacher else None, torch.tensor(key.local),
+        )  # fmt: skip
+
+    def _index(self, candidates: Sequence[Sequence[ScoredCandidate]], responses: ResponseSet) -> None:
+        """Flatten the candidates into arrays: entry e belongs to example i where offsets[i] <= e < offsets[i + 1]."""
+        rows: list[int] = []
+        scores: list[float] = []
+        positive: list[bool] = []
+        offsets = [0]
+        for own in candidates:
+            seen: set[int] = set()
+            for candidate in own:
+                row = responses.find(candidate.response)
+                assert row is not None, "candidates are part of the response set they are indexed by"
+                if row not in seen:
+                    seen.add(row)
+                    rows.append(row)
+                    scores.append(candidate.teacher_score)
+                    positive.append(candidate.positive)
+            offsets.append(len(rows))
+        self._rows: Rows = np.asarray(rows, np.int64)
+        self._scores = np.asarray(scores, np.float64)
+        self._positive = np.asarray(positive, bool)
+        self._offsets = np.asarray(offsets, np.int64)
+
+    def _known(self, example: int) -> Rows:
+        return self._rows[self._offsets[example] : self._offsets[example + 1]]
+
+    def _sample(self, epoch: int, example: int) -> Rows:
+        """Return the entries of an example's candidates that enter this epoch's step, in stored order."""
+        start, stop = int(self._offsets[example]), int(self._offsets[example + 1])
+        if stop - start <= self.max_candidates:
+            return np.arange(start, stop)
+        draw = np.random.default_rng([self.seed, CANDIDATE_DRAW, epoch, example])
+        return np.sort(draw.choice(np.arange(start, stop), self.max_candidates, replace=False))
+
+    def _draw_negatives(self, key: StepKey) -> Rows:
+        """Draw the step's shared random negatives: distinct rows of the response set, no known candidate among them."""
+        if self.negatives.random == 0:
+            return np.empty(0, np.int64)
+        known = np.unique(np.concatenate([self._known(example) for example in key.examples]))
+        draw = np.random.default_rng([self.seed, NEGATIVE_DRAW, key.epoch, key.step])
+        wanted = min(self.negatives.random + len(known), self.num_responses)
+        drawn = draw.choice(self.num_responses, wanted, replace=False)
+        return drawn[~np.isin(drawn, known)][: self.negatives.random].astype(np.int64)
+
+    def _first_without_score(self) -> str:
+        entry = int(np.flatnonzero(~np.isfinite(self._scores))[0])
+        example = int(np.searchsorted(self._offsets, entry, side="right")) - 1
+        return (
+            f"example {self.ids[example]}: a candidate has no finite teacher score; run `score` for the whole store, "
+            "or set data.init_args.teacher_score to null to train without score transfer"
+        )
+
+
+def _first_seen(groups: list[Rows]) -> Rows:
+    """Return the distinct rows of all groups in order of first appearance."""
+    joined = np.concatenate(groups) if groups else np.empty(0, np.int64)
+    rows, first = np.unique(joined, return_index=True)
+    ordered: Rows = rows[np.argsort(first)]
+    return ordered

@@ -1,0 +1,92 @@
+"""From a context to replies: the student and its index behind one method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from g2r_lightning.data.tokens import pad
+from g2r_lightning.dialogue import Example
+from g2r_lightning.index import ResponseIndex, load_index
+from g2r_lightning.student.encoders import StudentEncoder
+from g2r_lightning.student.text import StudentText
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One retrieved reply.
+
+    Args:
+        text: what to say.
+        score: the student's; higher is better, comparable within one index only.
+        source: who wrote it: ``original``, ``generated``, ``approved``, ...
+    """
+
+    text: str
+    score: float
+    source: str
+
+
+class Responder:
+    """Answer contexts from a response index.
+
+    Args:
+        index: responses and their vectors.
+        encoder: the student that made them, in evaluation mode.
+        text: its way with texts.
+    """
+
+    def __init__(self, index: ResponseIndex, encoder: StudentEncoder, text: StudentText) -> None:
+        self.index = index
+        self.encoder = encoder
+        self.text = text
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Responder:
+        """Read an index folder, as ``fit`` writes it to ``runs/<name>/index``.
+
+        Raises:
+            G2RError: there is none, or it is damaged.
+        """
+        return cls(*load_index(Path(folder)))
+
+    def respond(self, context: Sequence[str], k: int = 1, persona: Sequence[str] = ()) -> list[Reply]:
+        """Return the k best replies to one dialogue, best first.
+
+        Args:
+            context: utterances so far, oldest first; at least one.
+            k: how many replies.
+            persona: lines about the one who answers; used by students that were trained with persona lines.
+
+        Raises:
+            ValueError: the context is empty, or a string instead of a list of them.
+        """
+        return self.respond_all([context], k, persona)[0]
+
+    @torch.inference_mode()
+    def respond_all(
+        self, contexts: Sequence[Sequence[str]], k: int = 1, persona: Sequence[str] = ()
+    ) -> list[list[Reply]]:
+        """Return the k best replies to each of several dialogues; see :meth:`respond`."""
+        if k < 1:
+            raise ValueError(f"k={k}: at least 1 reply")
+        examples = [_example(context, persona) for context in contexts]
+        if not examples:
+            return []
+        tokens = self.text.encode_contexts([self.text.context_lines(example) for example in examples])
+        ids, mask = pad([np.asarray(row, np.int32) for row in tokens], self.text.pad_id)
+        scores, rows = self.index.search(self.encoder.encode_contexts(ids, mask), k, self.encoder.score)
+        return [
+            [Reply(self.index.texts[row], score, self.index.sources[row]) for score, row in zip(*both, strict=True)]
+            for both in zip(scores.tolist(), rows.tolist(), strict=True)
+        ]
+
+
+def _example(context: Sequence[str], persona: Sequence[str]) -> Example:
+    if isinstance(context, str) or not context or not all(isinstance(turn, str) for turn in context):
+        raise ValueError("a context is a list of at least one utterance, oldest first")
+    return Example("live:0:0", tuple(context), "", persona=tuple(persona))

@@ -1,0 +1,52 @@
+"""How the learning rate moves: warm-up, then constant, linear, cosine, or halved where validation stands still."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Settings of the learning-rate schedule.
+
+    Args:
+        name: what follows the warm-up; ``linear`` and ``cosine`` end at 0 with the last step, ``plateau`` multiplies
+            by ``factor`` after ``patience`` validations without a better ``monitor``.
+        warmup_steps: steps of linear warm-up (Kim et al. 2021: 100).
+        factor: of ``plateau`` (Kim et al. 2021: 0.5).
+        patience: of ``plateau`` (Kim et al. 2021: 1).
+        monitor: logged figure that ``plateau`` watches.
+        mode: whether that figure is better when larger or when smaller.
+    """
+
+    name: Literal["constant", "linear", "cosine", "plateau"] = "linear"
+    warmup_steps: int = 100
+    factor: float = 0.5
+    patience: int = 1
+    monitor: str = "validation/all/hits_at_1_of_20"
+    mode: Literal["max", "min"] = "max"
+
+    def configure(self, optimizer: Optimizer, total_steps: int) -> dict[str, Any] | tuple[list[Any], list[Any]]:
+        """Return what ``configure_optimizers`` of a LightningModule returns.
+
+        Args:
+            optimizer: the optimiser.
+            total_steps: optimiser steps of the whole run.
+        """
+        from transformers import get_scheduler
+
+        if self.name != "plateau":
+            names = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+            schedule = get_scheduler(names[self.name], optimizer, self.warmup_steps, total_steps)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        # LinearLR multiplies the current rate instead of setting it, so the plateau's halvings survive it.
+        warmup = LinearLR(optimizer, 1 / max(self.warmup_steps, 1), total_iters=self.warmup_steps)
+        plateau = ReduceLROnPlateau(optimizer, mode=self.mode, factor=self.factor, patience=self.patience)
+        return [optimizer], [
+            {"scheduler": warmup, "interval": "step", "name": "warmup"},
+            {"scheduler": plateau, "interval": "epoch", "monitor": self.monitor, "name": "plateau"},
+        ]

@@ -1,0 +1,181 @@
+"""A run's folder: what it was asked for, how far it got, what it found.
+
+``config.yaml`` is the composed configuration; ``record.json`` says which versions, data and machine made the figures,
+and whether the run is finished. Running again in the same folder goes on where it stopped, or refuses and says which
+setting differs; nothing is overwritten unless asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from g2r_lightning import __version__
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.paths import atomic_path
+
+CONFIG = "config.yaml"
+RECORD = "record.json"
+CHECKPOINTS = "checkpoints"
+STACK = ("torch", "lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "faiss-cpu")
+# These change where a run lives or what surrounds it, not what is trained.
+FREE_KEYS = ("run", "alias", "predict", "sampling", "scoring")
+
+State = Literal["new", "resume", "finished"]
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        folder: where it is or will be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, config: str, on_existing: Literal["resume", "overwrite"]) -> State:
+        """Make the folder ready for ``fit``.
+
+        Args:
+            config: the composed configuration as YAML.
+            on_existing: what to do with a run that is there.
+
+        Returns:
+            ``new``; ``resume`` where :attr:`last_checkpoint` should be gone on from; ``finished`` where all is done.
+
+        Raises:
+            ConfigError: the folder holds a run with other settings (names them), or files of something else.
+        """
+        if on_existing == "overwrite" and (self.folder / CONFIG).is_file():
+            shutil.rmtree(self.folder)
+        if not (self.folder / CONFIG).is_file():
+            if self.folder.is_dir() and any(self.folder.iterdir()):
+                raise ConfigError(
+                    f"{self.folder} exists and is no run of this project; choose another --run.name, or move it away"
+                )
+            self._write(CONFIG, config)
+            return "new"
+        clashes = differences(
+            yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8")), yaml.safe_load(config)
+        )
+        if clashes:
+            listed = "\n  ".join(clashes)
+            raise ConfigError(
+                f"{self.folder} holds a run with other settings:\n  {listed}\n"
+                "Choose another --run.name, or replace the run with --run.on_existing=overwrite"
+            )
+        if self.record().get("status") == "finished":
+            return "finished"
+        return "resume" if self.last_checkpoint else "new"
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint, or ``None``."""
+        found = sorted((self.folder / CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+        return found[-1] if found else None
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint that the record names as the best, else the newest."""
+        named = self.record().get("best_checkpoint")
+        path = self.folder / CHECKPOINTS / named if named else None
+        return path if path is not None and path.is_file() else self.last_checkpoint
+
+    def record(self) -> dict[str, Any]:
+        """Return ``record.json``, empty where there is none."""
+        path = self.folder / RECORD
+        if not path.is_file():
+            return {}
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def update_record(self, **facts: Any) -> None:
+        """Add facts to ``record.json``."""
+        self._write(RECORD, json.dumps({**self.record(), **facts}, indent=2, default=str) + "\n")
+
+    def results(self, stage: str) -> dict[str, float]:
+        """Return ``results/<stage>.json``, empty where there is none."""
+        path = self.folder / "results" / f"{stage}.json"
+        if not path.is_file():
+            return {}
+        found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def _write(self, name: str, text: str) -> None:
+        with atomic_path(self.folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return one line for each setting in which two configurations differ, those of :data:`FREE_KEYS` apart."""
+    left, right = _flat(old), _flat(new)
+    return [
+        f"{key}: there {left.get(key)!r}, here {right.get(key)!r}"
+        for key in sorted({*left, *right})
+        if key.split(".")[0] not in FREE_KEYS and left.get(key) != right.get(key)
+    ]
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, machine and state of the source, for the record."""
+    import torch
+
+    return {
+        "g2r_lightning": __version__,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in STACK},
+        "machine": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "git": _git(),
+        "command": " ".join(sys.argv[1:]),
+    }
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict) and tree:
+        return {k: v for key, value in tree.items() for k, v in _flat(value, f"{prefix}.{key}".lstrip(".")).items()}
+    if isinstance(tree, list) and tree:
+        return {k: v for i, value in enumerate(tree) for k, v in _flat(value, f"{prefix}.{i}").items()}
+    return {prefix: tree}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Return commit and whether the tree was changed, where the source is a git checkout."""
+    source = Path(__file__).parent
+
+    def run(*arguments: str) -> str:
+        command = ["git", "-C", str(source), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+
+    try:
+        return {"commit": run("rev-parse", "HEAD"), "changed": bool(run("status", "--porcelain", "--", str(source)))}
+    except (OSError, subprocess.SubprocessError):
+        return None

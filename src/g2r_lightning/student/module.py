@@ -1,0 +1,124 @@
+"""The student as a LightningModule: encode the step's texts once, one score matrix, one loss.
+
+This is the shell around the pure parts (encoder, text, loss): it logs, builds the optimiser, and refuses a checkpoint
+that was fitted under other settings than the configuration's. Retrieval metrics are callbacks' business.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import AdamW
+
+from g2r_lightning.data.batches import CandidateBatch, EvaluationBatch
+from g2r_lightning.errors import ConfigError, G2RError
+from g2r_lightning.losses import G2RLoss
+from g2r_lightning.optimisation import Schedule
+from g2r_lightning.student.encoders import StudentEncoder
+from g2r_lightning.student.text import StudentText
+
+CHECKPOINT_KEY = "g2r_student"
+
+
+class RetrievalStudent(LightningModule):
+    """Train a bi-encoder or poly-encoder with the G2R loss.
+
+    Args:
+        encoder: the pure model.
+        text: how its texts become tokens.
+        loss: weights and temperature of the G2R loss.
+        optimizer: AdamW at 5e-5 unless told.
+        schedule: of the learning rate.
+    """
+
+    def __init__(
+        self,
+        encoder: StudentEncoder,
+        text: StudentText | None = None,
+        loss: G2RLoss | None = None,
+        optimizer: OptimizerCallable | None = None,
+        schedule: Schedule = Schedule(),
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.text = (text or StudentText()).bind(encoder.name_or_path)
+        self.loss = loss or G2RLoss()
+        self._build_optimizer = optimizer or (lambda parameters: AdamW(parameters, lr=5e-5))
+        self.schedule = schedule
+
+    def training_step(self, batch: CandidateBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """Return the loss of one step, and log every term of it, also those of weight 0.
+
+        Raises:
+            G2RError: the loss is not finite; names the examples of the step.
+        """
+        scores = self.encoder(batch.context_ids, batch.context_mask, batch.response_ids, batch.response_mask)
+        out = self.loss(scores, batch.positives, batch.negatives, batch.teacher_scores, batch.candidates)
+        if not torch.isfinite(out.total):
+            raise G2RError(f"the loss is {out.total.item()} in the step of the examples {self._names(batch.examples)}")
+        size = len(batch.examples)
+        self.log("train/loss", out.total, prog_bar=True, batch_size=size)
+        self.log("train/cross_entropy", out.cross_entropy, batch_size=size)
+        if batch.teacher_scores is not None:
+            self.log("train/score_transfer", out.score_transfer, batch_size=size)
+            self.log("train/kl", out.kl, batch_size=size)
+            self.log("train/teacher_entropy", out.teacher_entropy, batch_size=size)
+        return out.total
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:  # noqa: ARG002
+        """Return the encoded contexts, which the evaluation callback ranks."""
+        contexts: Tensor = self.encoder.encode_contexts(batch.context_ids, batch.context_mask)
+        return contexts
+
+    def test_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:  # noqa: ARG002
+        """Return the encoded contexts, which the evaluation callback ranks."""
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:  # noqa: ARG002
+        """Return the encoded contexts, which the prediction callback answers."""
+        return self.validation_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        """Build optimiser and schedule."""
+        optimizer = self._build_optimizer(self.parameters())
+        return self.schedule.configure(optimizer, int(self.trainer.estimated_stepping_batches))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put what the weights were fitted for beside them."""
+        checkpoint[CHECKPOINT_KEY] = self.describe()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another kind of student.
+
+        Raises:
+            ConfigError: names every key in which checkpoint and configuration disagree.
+        """
+        fitted = checkpoint.get(CHECKPOINT_KEY)
+        if fitted is None:
+            raise ConfigError("this checkpoint holds no student of g2r_lightning; fit one, or name another --ckpt_path")
+        mine = self.describe()
+        clashes = [
+            f"model.init_args.{part}.{key}: the checkpoint has {fitted[part].get(key)!r}, the configuration {value!r}"
+            for part in mine
+            for key, value in mine[part].items()
+            if fitted[part].get(key) != value
+        ]
+        if clashes:
+            raise ConfigError(
+                "checkpoint and configuration disagree; use the run's own config.yaml, or set\n  "
+                + "\n  ".join(clashes)
+            )
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return the settings that change what a score means."""
+        return {"encoder": self.encoder.describe(), "text": self.text.settings()}
+
+    def _names(self, examples: Tensor) -> str:
+        dataset = getattr(getattr(self.trainer, "datamodule", None), "training_set", None)
+        if dataset is None:
+            return str(examples.tolist())
+        return ", ".join(dataset.ids[i] for i in examples.tolist()[:5]) + (" ..." if len(examples) > 5 else "")

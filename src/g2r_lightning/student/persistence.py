@@ -1,0 +1,49 @@
+"""A student as a folder that can be moved: weights as safetensors, the backbone's configuration, the tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from g2r_lightning.errors import G2RError
+from g2r_lightning.student.bi_encoder import BiEncoder
+from g2r_lightning.student.encoders import StudentEncoder
+from g2r_lightning.student.poly_encoder import PolyEncoder
+from g2r_lightning.student.text import StudentText
+
+SETTINGS = "student.json"
+WEIGHTS = "model.safetensors"
+
+
+def save_student(encoder: StudentEncoder, text: StudentText, folder: Path) -> None:
+    """Write encoder and text into a folder, which is created."""
+    from safetensors.torch import save_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder.response_tower.model.config.save_pretrained(str(folder))
+    text.save(folder)
+    save_model(encoder, str(folder / WEIGHTS))  # knows that shared towers are one set of tensors
+    settings = {"encoder": encoder.describe(), "text": text.settings()}
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def load_student(folder: Path) -> tuple[StudentEncoder, StudentText]:
+    """Read a folder of :func:`save_student`; the encoder comes in evaluation mode, float32, on the CPU.
+
+    Raises:
+        G2RError: the folder is no such folder, or is damaged.
+    """
+    from safetensors.torch import load_model
+
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        options = dict(settings["encoder"])
+        kind = {"BiEncoder": BiEncoder, "PolyEncoder": PolyEncoder}[options.pop("class")]
+        encoder: StudentEncoder = kind(name_or_path=str(folder), pretrained=False, **options)
+        load_model(encoder, str(folder / WEIGHTS))
+        text = StudentText(**settings["text"]).bind(str(folder))
+    except FileNotFoundError as error:
+        raise G2RError(f"{folder}: no student here ({Path(str(error.filename)).name} is missing)") from error
+    except (json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
+        raise G2RError(f"{folder}: the student is damaged ({error}); build it again from its checkpoint") from error
+    return encoder.eval(), text

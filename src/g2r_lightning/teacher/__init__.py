@@ -1,0 +1,37 @@
+"""Teachers: generators that write further replies to a context, and say how likely each reply is.
+
+``template`` and ``templates`` (text to tokens, one class a convention), ``encoder_decoder`` and ``causal`` (the two
+families of models), ``sampling`` (how replies are drawn), ``prior`` (the likelihood of a reply by itself), ``passes``
+(generate and score over a data set), ``module`` (fine-tuning).
+"""
+
+from g2r_lightning.teacher.base import Teacher
+from g2r_lightning.teacher.causal import CausalTeacher
+from g2r_lightning.teacher.chat_template import ChatTemplate
+from g2r_lightning.teacher.encoder_decoder import EncoderDecoderTeacher
+from g2r_lightning.teacher.module import TeacherExport, TeacherModule
+from g2r_lightning.teacher.passes import GenerationReport, generate_shards, score_shards
+from g2r_lightning.teacher.prior import Prior, make_prior
+from g2r_lightning.teacher.sampling import Sampling
+from g2r_lightning.teacher.template import EncoderDecoderTemplate, TurnTemplate
+from g2r_lightning.teacher.templates import BlenderBotSmallTemplate, BlenderBotTemplate, CausalTemplate
+
+__all__ = [
+    "BlenderBotSmallTemplate",
+    "BlenderBotTemplate",
+    "CausalTeacher",
+    "CausalTemplate",
+    "ChatTemplate",
+    "EncoderDecoderTeacher",
+    "EncoderDecoderTemplate",
+    "GenerationReport",
+    "Prior",
+    "Sampling",
+    "Teacher",
+    "TeacherExport",
+    "TeacherModule",
+    "TurnTemplate",
+    "generate_shards",
+    "make_prior",
+    "score_shards",
+]

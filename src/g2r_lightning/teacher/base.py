@@ -1,0 +1,272 @@
+"""What every teacher can do: render, generate, tell how likely a reply is, be fine-tuned, be saved.
+
+A teacher holds a transformers model, its tokenizer and the bound :class:`~g2r_lightning.teacher.template.TurnTemplate`.
+It is built from its configuration alone and loads when it is first needed, so a configuration can be read, checked and
+printed without touching gigabytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from g2r_lightning.dialogue.types import Example
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.teacher.batching import pack, stable_seed
+from g2r_lightning.teacher.folders import replaced_folder
+from g2r_lightning.teacher.generation import frozen, generation_config, no_generation_defaults
+from g2r_lightning.teacher.hub import missing_model, position_limit, resolve_model
+from g2r_lightning.teacher.sampling import Sampling
+from g2r_lightning.teacher.template import TurnTemplate
+from g2r_lightning.teacher.templates import template_from
+
+Precision = Literal["float32", "bfloat16", "float16", "float64"]
+Scores = list[list[tuple[float, int]]]
+TEMPLATE_FILE = "g2r_template.json"
+
+
+class Teacher(ABC):
+    """A generative model behind one interface; see the subclasses for the two families.
+
+    Args:
+        name_or_path: hub name, folder, or ``package:<module>``.
+        template: how contexts and responses become tokens; by default the one saved with the model, else the family's.
+        dtype: type of the weights when generating and scoring.
+        revision: branch, tag or commit on the hub.
+        tokens_per_forward: most padded tokens of one forward pass when scoring; bounds memory.
+        rows_per_batch: most replies decoded together when generating.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str,
+        template: TurnTemplate | None = None,
+        dtype: Precision = "float32",
+        revision: str | None = None,
+        tokens_per_forward: int = 4096,
+        rows_per_batch: int = 128,
+    ) -> None:
+        self.name_or_path = name_or_path
+        self.dtype = dtype
+        self.revision = revision
+        self.tokens_per_forward = tokens_per_forward
+        self.rows_per_batch = rows_per_batch
+        self._given_template = template
+        self._model: Any = None
+        self._tokenizer: Any = None
+        self._template: TurnTemplate | None = None
+
+    # -- loading ---------------------------------------------------------------------------------------------------
+
+    def load(self) -> Teacher:
+        """Load model and tokenizer if they are not loaded yet, and return the teacher itself.
+
+        Raises:
+            G2RError: there is no such model, or its template does not fit it.
+        """
+        if self._model is None:
+            self._tokenizer, self._model = self._from_pretrained()
+            try:
+                self._set_up()
+            except ConfigError:
+                self._model = None  # asked again, it refuses again
+                raise
+        return self
+
+    def _set_up(self) -> None:
+        self._model.eval()
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        template = self._given_template or self._saved_template() or self.default_template()
+        self._template = template.bind(self._tokenizer)
+        self._check_positions()
+
+    @property
+    def model(self) -> Any:
+        """The transformers model, loaded on first use."""
+        self.load()
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, loaded on first use."""
+        self.load()
+        return self._tokenizer
+
+    @property
+    def template(self) -> TurnTemplate:
+        """The template, bound to the tokenizer."""
+        self.load()
+        assert self._template is not None
+        return self._template
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.model.device
+        return device
+
+    def to(self, device: torch.device | str) -> Teacher:
+        """Move the model, and return the teacher itself."""
+        self.model.to(device)
+        return self
+
+    # -- what the families fill in ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def default_template(self) -> TurnTemplate:
+        """Return the convention that the loaded model was trained with, as far as its type tells."""
+
+    @abstractmethod
+    def batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Return the padded tensors of a training step, on the CPU.
+
+        Returns:
+            The model's inputs, and ``labels (B, T)`` int64 aligned with :meth:`logits`: position t of the logits
+            predicts position t of the labels, and -100 stands where nothing is predicted.
+        """
+
+    @abstractmethod
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return ``(B, T, vocabulary)`` for a batch of :meth:`batch`."""
+
+    @abstractmethod
+    def log_likelihood(self, contexts: Sequence[Example] | None, candidates: Sequence[Sequence[str]]) -> Scores:
+        """Score each context's candidates.
+
+        Args:
+            contexts: as many as ``candidates`` has lists; ``None`` scores every candidate after the empty context.
+            candidates: replies of each context, any number of them.
+
+        Returns:
+            For each candidate the sum of natural-log token likelihoods, and the number of tokens summed; the end token
+            is counted, context tokens are not.
+        """
+
+    @abstractmethod
+    def _load_model(self, path: str) -> Any:
+        """Return the transformers model of a hub name or folder."""
+
+    @abstractmethod
+    def _prompt(self, contexts: Sequence[Sequence[int]]) -> tuple[dict[str, Tensor], int]:
+        """Return what ``generate`` starts from, and how many columns of its output are not the reply."""
+
+    # -- generating ------------------------------------------------------------------------------------------------
+
+    def generate(self, contexts: Sequence[Example], sampling: Sampling, seed: int = 0) -> list[list[str]]:
+        """Write ``sampling.num_replies`` replies to each context.
+
+        Contexts of similar length are decoded together; each such batch draws from a generator seeded by ``seed`` and
+        the ids in it, so the same call gives the same replies, whatever was drawn before.
+
+        Args:
+            contexts: examples; their responses are not looked at.
+            sampling: how replies are drawn.
+            seed: of the random draws.
+
+        Returns:
+            A list of replies for each context, in the order given; a reply may be empty.
+        """
+        tokens = [self.template.context_ids(example) for example in contexts]
+        settings = generation_config(sampling, self.tokenizer, self._start_id(), self._end_ids())
+        most = max(1, self.rows_per_batch // sampling.num_replies)
+        replies: list[list[str]] = [[] for _ in contexts]
+        for group in pack([len(row) for row in tokens], self.tokens_per_forward):
+            for start in range(0, len(group), most):
+                rows = group[start : start + most]
+                number = stable_seed(seed, [contexts[row].id for row in rows])
+                texts = self._decode([tokens[row] for row in rows], settings, number)
+                for place, row in enumerate(rows):
+                    replies[row] = texts[place * sampling.num_replies : (place + 1) * sampling.num_replies]
+        return replies
+
+    def _decode(self, contexts: list[list[int]], settings: Any, seed: int) -> list[str]:
+        inputs, skipped = self._prompt(contexts)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with frozen(self.model), torch.random.fork_rng(devices=devices), no_generation_defaults(self.model):
+            torch.manual_seed(seed)
+            output = self.model.generate(**inputs, generation_config=settings)
+        return [self.template.text(row) for row in output[:, skipped:].tolist()]
+
+    # -- saving ----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write a plain Hugging Face folder: model, tokenizer, and the template's settings.
+
+        The folder appears whole or not at all; one that is there is replaced.
+        """
+        with replaced_folder(Path(folder)) as fresh:
+            self.model.save_pretrained(fresh)
+            self.tokenizer.save_pretrained(fresh)
+            text = json.dumps(self.template.describe(), indent=2, sort_keys=True)
+            (fresh / TEMPLATE_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def describe(self) -> dict[str, str | None]:
+        """Return what a manifest says of a teacher: name, revision, hash and type of its weights."""
+        return {
+            "name": self.name_or_path,
+            "revision": self.revision,
+            "weights_hash": self.weights_hash(),
+            "dtype": self.dtype,
+        }
+
+    def describe_template(self) -> dict[str, str | int]:
+        """Return what a manifest says of the way from text to tokens: the tokenizer and the template's settings."""
+        return {
+            "tokenizer": type(self.tokenizer).__name__,
+            "tokenizer_size": len(self.tokenizer),
+            **self.template.describe(),
+        }
+
+    def weights_hash(self) -> str:
+        """Return the SHA-256 of the parameters, names and values, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.model.named_parameters()):
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    # -- inner parts -----------------------------------------------------------------------------------------------
+
+    def _from_pretrained(self) -> tuple[Any, Any]:
+        path = resolve_model(self.name_or_path)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision)
+            return tokenizer, self._load_model(path)
+        except (OSError, ValueError) as error:
+            raise missing_model(self.name_or_path, "teacher.init_args.name_or_path", error) from error
+
+    def _saved_template(self) -> TurnTemplate | None:
+        file = Path(self.name_or_path) / TEMPLATE_FILE
+        return template_from(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+    def _check_positions(self) -> None:
+        """Refuse a template whose sequences the model has no positions for."""
+        limit = position_limit(self.model.config)
+        if limit is not None and self._longest() > limit:
+            raise ConfigError(
+                f"{self.name_or_path} reads at most {limit} tokens, the template may give {self._longest()}: lower "
+                "teacher.init_args.template.init_args.max_context_tokens or max_response_tokens"
+            )
+
+    @abstractmethod
+    def _longest(self) -> int:
+        """Return the longest sequence that the template may give the model."""
+
+    def _start_id(self) -> int | None:
+        """Return the token that a decoder of its own starts from; ``None`` for decoder-only models."""
+        return None
+
+    def _end_ids(self) -> list[int]:
+        """Return the tokens at which decoding stops: the template's end, and the model's own."""
+        own = self.model.generation_config.eos_token_id
+        more = own if isinstance(own, list) else [own]
+        return list(dict.fromkeys([self.template.end, *(token for token in more if token is not None)]))

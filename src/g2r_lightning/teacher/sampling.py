@@ -1,0 +1,80 @@
+"""How replies are drawn from a teacher: one value that the manifest can hold, and nothing taken from the model.
+
+Published models come with decoding defaults of their own (BlenderBot: 10 beams, at least 20 tokens). They are set
+aside: what :class:`Sampling` says is all that happens, so that a manifest tells how its candidates were made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from g2r_lightning.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of one generation pass.
+
+    Args:
+        num_replies: replies drawn for each context (m).
+        method: ``sample`` draws each token; ``beam`` returns the m best of ``num_beams`` beams.
+        temperature: divides the logits before sampling; above 0.
+        top_k: sample from the k likeliest tokens; 0 keeps all.
+        top_p: sample from the smallest set of tokens with this much probability; 1 keeps all.
+        typical_p: locally typical sampling with this much probability (Meister et al. 2022); 1 keeps all.
+        min_tokens: least number of tokens before the end token.
+        max_tokens: most tokens of a reply, its end token included.
+        no_repeat_ngram: no n-gram of this size twice in a reply; 0 allows all.
+        no_context_ngram: no n-gram of this size copied from the context (encoder-decoders only); 0 allows all.
+        num_beams: beams of ``beam``; at least ``num_replies``.
+        length_penalty: exponent of the length that divides a beam's score; above 0 favours long replies.
+    """
+
+    num_replies: int = 5
+    method: Literal["sample", "beam"] = "sample"
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 0.9
+    typical_p: float = 1.0
+    min_tokens: int = 1
+    max_tokens: int = 40
+    no_repeat_ngram: int = 0
+    no_context_ngram: int = 0
+    num_beams: int = 10
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other.
+
+        Raises:
+            ConfigError: a value is outside its range.
+        """
+        if self.num_replies < 1:
+            raise ConfigError(f"sampling.num_replies={self.num_replies}: at least 1 reply a context")
+        if self.method not in ("sample", "beam"):
+            raise ConfigError(f"sampling.method={self.method}: use sample or beam")
+        if self.method == "beam" and self.num_beams < self.num_replies:
+            raise ConfigError(
+                f"sampling.num_beams={self.num_beams} is fewer than sampling.num_replies={self.num_replies}: raise it"
+            )
+        if self.temperature <= 0:
+            raise ConfigError(f"sampling.temperature={self.temperature}: must be above 0; top_k=1 is the greedy choice")
+        for name, value in (("top_p", self.top_p), ("typical_p", self.typical_p)):
+            if not 0 < value <= 1:
+                raise ConfigError(f"sampling.{name}={value}: must be above 0 and at most 1")
+        if not 0 <= self.min_tokens < self.max_tokens:
+            raise ConfigError(
+                f"sampling.min_tokens={self.min_tokens}, max_tokens={self.max_tokens}: "
+                "min_tokens must be at least 0 and below max_tokens"
+            )
+
+    def describe(self) -> dict[str, str | int | float]:
+        """Return every setting that has a say, for the manifest of a candidate store."""
+        settings: dict[str, str | int | float] = asdict(self)
+        unused = (
+            ("num_beams", "length_penalty")
+            if self.method == "sample"
+            else ("temperature", "top_k", "top_p", "typical_p")
+        )
+        return {name: value for name, value in settings.items() if name not in unused}

@@ -1,0 +1,122 @@
+"""Replies drawn from tiny models: how many, how long, the same again, whatever the model's own defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import CAUSAL, FAMILIES
+
+from g2r_lightning.dialogue import Example
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.teacher import Sampling, TurnTemplate
+
+PAIR = ["bert2bert", "gpt2"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_draws_as_many_as_asked_and_the_same_again(
+    family: str, teacher_of: Callable[..., Any], examples: list[Example]
+) -> None:
+    teacher, sampling = teacher_of(family), Sampling(num_replies=3, max_tokens=8)
+    torch.manual_seed(1)
+    first = teacher.generate(examples, sampling, seed=5)
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    assert teacher.generate(examples, sampling, seed=5) == first
+    assert teacher.generate(examples, sampling, seed=6) != first
+    assert [len(replies) for replies in first] == [3, 3, 3]
+    assert any(len(set(replies)) > 1 for replies in first)
+    torch.manual_seed(1)
+    assert torch.equal(state, torch.get_rng_state())  # whoever else draws is not disturbed
+
+
+@pytest.fixture
+def ids_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies come back as the numbers of their tokens before the end token."""
+
+    def plain(self: TurnTemplate, tokens: list[int]) -> str:
+        return " ".join(map(str, tokens[: tokens.index(self.end)] if self.end in tokens else tokens))
+
+    monkeypatch.setattr(TurnTemplate, "text", plain)
+
+
+@pytest.mark.usefixtures("ids_as_text")
+@pytest.mark.parametrize("family", [*PAIR, "bart", "blenderbot"])
+def test_length_limits(family: str, teacher_of: Callable[..., Any], examples: list[Example]) -> None:
+    """Of a model that likes to end at once, BlenderBot among them, whose published settings ask for 20 tokens."""
+    teacher = teacher_of(family)
+
+    def end_sooner(_module: Any, _inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        logits[..., teacher.template.end] += 9.0
+        return logits
+
+    teacher.model.get_output_embeddings().register_forward_hook(end_sooner)
+
+    def lengths(sampling: Sampling) -> list[int]:
+        return [len(text.split()) for texts in teacher.generate(examples, sampling) for text in texts]
+
+    free = lengths(Sampling(num_replies=20, min_tokens=0, max_tokens=9, top_p=1.0))
+    bound = lengths(Sampling(num_replies=20, min_tokens=5, max_tokens=9, top_p=1.0))
+    assert len(free) == len(bound) == 60
+    assert min(free) == 0
+    assert min(bound) == 5
+    assert max([*free, *bound]) <= 9
+    assert set(lengths(Sampling(num_replies=20, min_tokens=8, max_tokens=9))) <= {8, 9}
+
+
+def test_order_in_is_order_out(teacher_of: Callable[..., Any], examples: list[Example]) -> None:
+    """The likeliest token at every step depends on the context alone."""
+    teacher = teacher_of("gpt2", rows_per_batch=2)
+    greedy = Sampling(num_replies=1, top_k=1, max_tokens=8)
+    forwards = teacher.generate(examples, greedy)
+    assert teacher.generate(examples[::-1], greedy) == forwards[::-1]
+    assert [teacher.generate([example], greedy, seed=9)[0] for example in examples] == forwards
+
+
+@pytest.mark.usefixtures("ids_as_text")
+@pytest.mark.parametrize("family", [*PAIR, "blenderbot"])
+def test_beams_are_deterministic_and_distinct(
+    family: str, teacher_of: Callable[..., Any], examples: list[Example]
+) -> None:
+    teacher = teacher_of(family)
+    beam = Sampling(num_replies=2, method="beam", num_beams=4, max_tokens=6, no_repeat_ngram=2)
+    replies = teacher.generate(examples, beam, seed=1)
+    assert replies == teacher.generate(examples, beam, seed=2)
+    assert all(len(set(texts)) == 2 for texts in replies)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_reply_does_not_repeat_its_context(
+    family: str, teacher_of: Callable[..., Any], examples: list[Example]
+) -> None:
+    marked = [Example(e.id, ("zebra zebra zebra",), e.response) for e in examples]
+    for replies in teacher_of(family).generate(marked, Sampling(num_replies=2, max_tokens=5)):
+        assert all("zebra zebra" not in text for text in replies)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"num_replies": 0}, "num_replies=0"),
+        ({"method": "beam", "num_beams": 2}, "num_beams=2"),
+        ({"temperature": 0.0}, "temperature=0"),
+        ({"top_p": 0.0}, "top_p=0"),
+        ({"typical_p": 1.5}, "typical_p=1.5"),
+        ({"min_tokens": 40}, "min_tokens=40"),
+        ({"method": "magic"}, "method=magic"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        Sampling(**settings)
+
+
+def test_a_description_holds_what_has_a_say() -> None:
+    assert "num_beams" not in Sampling().describe()
+    assert Sampling(top_k=7).describe()["top_k"] == 7
+    beam = Sampling(method="beam").describe()
+    assert beam["num_beams"] == 10
+    assert "top_p" not in beam
