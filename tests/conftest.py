@@ -1,0 +1,37 @@
+"""What all tests share: real data where it is, tiny models where it is not, no network anywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture
+def g2r_data() -> Path:
+    """The folder of real dialogues."""
+    folder = os.environ.get("G2R_DATA")
+    if not folder:
+        pytest.skip("G2R_DATA is not set: it names the folder of the real dialogues")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 16 dimensions, with random weights."""
+    from tiny import WORDS, write_encoder
+
+    return write_encoder(tmp_path_factory.mktemp("encoder"), WORDS)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where the real data is there, nothing may be skipped: a skip would hide a check that could have run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = len(reporter.stats.get("skipped", [])) if reporter else 0
+    if os.environ.get("G2R_DATA") and skipped and exitstatus == 0 and not hasattr(session.config, "workerinput"):
+        session.exitstatus = 1
+        reporter.write_line(f"{skipped} test(s) skipped although G2R_DATA is set", red=True)
