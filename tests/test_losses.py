@@ -27,7 +27,9 @@ def literal_loss(scores, positives, candidates, negatives, teacher, alpha, tempe
             weights = [math.exp(t[u] / temperature) for u in members]
             q = [w / math.fsum(weights) for w in weights]
             total = math.fsum([math.exp(s[u]) for u in members] + noise)
-            transfers.append(-math.fsum(q_u * math.log(math.exp(s[u]) / total) for q_u, u in zip(q, members, strict=True)))
+            transfers.append(
+                -math.fsum(q_u * math.log(math.exp(s[u]) / total) for q_u, u in zip(q, members, strict=True))
+            )
     ce = math.fsum(cross_entropies) / max(len(cross_entropies), 1)
     kd = math.fsum(transfers) / max(len(transfers), 1)
     return (1 - alpha) * ce + alpha * kd, ce, kd
@@ -143,7 +145,9 @@ def test_summed_log_likelihoods_do_not_underflow_in_float32():
     teacher = torch.tensor([[-900.0, -901.0, -1500.0]])
     q = teacher_distribution(teacher, torch.ones(1, 3, dtype=torch.bool), 1.0)
     assert q[0, 0].item() == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-6)
-    ce, entropy = score_transfer(torch.zeros(1, 3), teacher, torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3).bool(), 1.0)
+    ce, entropy = score_transfer(
+        torch.zeros(1, 3), teacher, torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3).bool(), 1.0
+    )
     assert torch.isfinite(ce)
     assert torch.isfinite(entropy)
 
@@ -180,7 +184,7 @@ def test_inputs_that_do_not_fit_are_refused():
         G2RLoss(0.0)(scores, positives, torch.ones_like(positives))
     with pytest.raises(ValueError, match="must be a candidate"):
         G2RLoss(0.0)(scores, positives, ~positives, None, torch.zeros_like(positives))
+    teacher = torch.zeros(2, 3)
+    teacher[1, 0] = torch.nan
     with pytest.raises(ValueError, match="row 1 is NaN"):
-        teacher = torch.zeros(2, 3)
-        teacher[1, 0] = torch.nan
         G2RLoss(0.1)(scores, positives, ~positives, teacher)

@@ -41,11 +41,12 @@ def write_encoder(folder: Path, words: list[str], hidden: int = 16, layers: int 
     return folder
 
 
-WORDS = (
-    "i you we they it the a an is are was do does not no yes hi hello how what where why when like love hate have had "
-    "dog cat pizza music movie book game work job home city garden car food tea coffee friend family today tomorrow "
-    "really very good bad nice great fun sad happy tired new old big small red blue green . , ? ! '"
-).split()
+_WORDS = """
+i you we they it the a an is are was do does not no yes hi hello how what where why when like love hate have had
+dog cat pizza music movie book game work job home city garden car food tea coffee friend family today tomorrow
+really very good bad nice great fun sad happy tired new old big small red blue green . , ? ! '
+"""
+WORDS = _WORDS.split()
 
 
 def write_dialogues(path: Path, count: int = 12, turns: int = 5, seed: int = 0, dataset: str = "tiny") -> Path:

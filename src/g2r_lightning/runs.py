@@ -28,8 +28,12 @@ CONFIG = "config.yaml"
 RECORD = "record.json"
 CHECKPOINTS = "checkpoints"
 STACK = ("torch", "lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "faiss-cpu")
-# These change where a run lives or what surrounds it, not what is trained.
-FREE_KEYS = ("run", "alias", "predict", "sampling", "scoring")
+# These change where a run lives, what surrounds it or how long it lasts, not what is trained.
+FREE_KEYS = (
+    "run", "alias", "predict", "sampling", "scoring", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
+)  # fmt: skip
+LIMITS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 
 State = Literal["new", "resume", "finished"]
 
@@ -52,7 +56,8 @@ class RunFolder:
             on_existing: what to do with a run that is there.
 
         Returns:
-            ``new``; ``resume`` where :attr:`last_checkpoint` should be gone on from; ``finished`` where all is done.
+            ``new``; ``resume`` where :attr:`last_checkpoint` should be gone on from, also after the limits of training
+            (``trainer.max_epochs`` and the like) were raised; ``finished`` where all is done.
 
         Raises:
             ConfigError: the folder holds a run with other settings (names them), or files of something else.
@@ -66,16 +71,18 @@ class RunFolder:
                 )
             self._write(CONFIG, config)
             return "new"
-        clashes = differences(
-            yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8")), yaml.safe_load(config)
-        )
-        if clashes:
+        there, here = yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8")), yaml.safe_load(config)
+        clashes = differences(there, here)
+        nothing_to_lose = self.last_checkpoint is None and not any(self.folder.glob("results/*.json"))
+        if clashes and not nothing_to_lose:
             listed = "\n  ".join(clashes)
             raise ConfigError(
                 f"{self.folder} holds a run with other settings:\n  {listed}\n"
                 "Choose another --run.name, or replace the run with --run.on_existing=overwrite"
             )
-        if self.record().get("status") == "finished":
+        longer = any(_flat(there).get(key) != _flat(here).get(key) for key in LIMITS)
+        self._write(CONFIG, config)
+        if self.record().get("status") == "finished" and not longer:
             return "finished"
         return "resume" if self.last_checkpoint else "new"
 
@@ -123,7 +130,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [
         f"{key}: there {left.get(key)!r}, here {right.get(key)!r}"
         for key in sorted({*left, *right})
-        if key.split(".")[0] not in FREE_KEYS and left.get(key) != right.get(key)
+        if left.get(key) != right.get(key) and not any(f"{key}.".startswith(f"{free}.") for free in FREE_KEYS)
     ]
 
 

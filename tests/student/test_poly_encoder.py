@@ -40,7 +40,9 @@ def test_score_is_the_literal_one(contexts, codes, responses, seed):
 @settings(max_examples=20, deadline=None)
 def test_chunks_change_nothing(chunk):
     y, r = torch.randn(3, 4, 8, dtype=torch.float64), torch.randn(37, 8, dtype=torch.float64)
-    assert torch.allclose(PolyEncoder.score(_scorer(chunk), y, r), PolyEncoder.score(_scorer(1 << 30), y, r), atol=1e-12)
+    assert torch.allclose(
+        PolyEncoder.score(_scorer(chunk), y, r), PolyEncoder.score(_scorer(1 << 30), y, r), atol=1e-12
+    )
 
 
 def test_score_never_exceeds_the_best_code():

@@ -67,6 +67,23 @@ def test_length_limits(family: str, teacher_of: Callable[..., Any], examples: li
     assert set(lengths(Sampling(num_replies=20, min_tokens=8, max_tokens=9))) <= {8, 9}
 
 
+def test_no_pair_of_words_is_copied_from_the_context(teacher_of: Callable[..., Any]) -> None:
+    """Of a model that says nothing but the two words of its context."""
+    teacher = teacher_of("bert2bert")
+    wanted = teacher.template.encode("two dogs")
+
+    def insist(_module: Any, _inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        logits[..., wanted] += 60.0
+        return logits
+
+    teacher.model.get_output_embeddings().register_forward_hook(insist)
+    example = Example("t:c:1", ("two dogs two dogs",), "x")
+    free = Sampling(num_replies=20, max_tokens=6, top_p=1.0)
+    bound = Sampling(num_replies=20, max_tokens=6, top_p=1.0, no_context_ngram=2)
+    assert any("two dogs" in text for text in teacher.generate([example], free)[0])
+    assert all("two dogs" not in text for text in teacher.generate([example], bound)[0])
+
+
 def test_order_in_is_order_out(teacher_of: Callable[..., Any], examples: list[Example]) -> None:
     """The likeliest token at every step depends on the context alone."""
     teacher = teacher_of("gpt2", rows_per_batch=2)

@@ -15,6 +15,7 @@ from transformers import BertModel
 
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, G2RError
+from g2r_lightning.hub import missing_model, position_limit, resolve_model
 from g2r_lightning.teacher import (
     BlenderBotSmallTemplate,
     BlenderBotTemplate,
@@ -24,7 +25,6 @@ from g2r_lightning.teacher import (
     EncoderDecoderTeacher,
     EncoderDecoderTemplate,
 )
-from g2r_lightning.teacher.hub import missing_model, position_limit, resolve_model
 
 
 @pytest.fixture

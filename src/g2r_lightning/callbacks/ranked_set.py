@@ -107,7 +107,8 @@ class RankedSet:
         found: dict[str, float] = {}
         for key, column in values.items():
             interval = cluster_bootstrap(column, clusters)
-            found |= {f"{key}_low": interval.low, f"{key}_high": interval.high}
+            if len(set(clusters)) > 1:  # one dialogue tells nothing of the spread
+                found |= {f"{key}_low": interval.low, f"{key}_high": interval.high}
         return found
 
     def write(self, path: Path) -> None:

@@ -152,6 +152,11 @@ class DialogueDataModule(LightningDataModule):
         return list(self.dialogues["validation"])
 
     @property
+    def test_names(self) -> list[str]:
+        """Names of the test sets, in the order of their loaders."""
+        return list(self.dialogues["test"])
+
+    @property
     def text(self) -> TextEncoder:
         """The model's way with texts."""
         if self._text is None:

@@ -1,6 +1,6 @@
 """The student: backbone and pooling, bi-encoder, poly-encoder, and the LightningModule around them."""
 
-from g2r_lightning.student.backbone import Backbone, resolve_model
+from g2r_lightning.student.backbone import Backbone, resolve_encoder
 from g2r_lightning.student.bi_encoder import BiEncoder
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.module import RetrievalStudent
@@ -16,6 +16,6 @@ __all__ = [
     "StudentEncoder",
     "StudentText",
     "load_student",
-    "resolve_model",
+    "resolve_encoder",
     "save_student",
 ]

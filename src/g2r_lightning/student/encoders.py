@@ -21,7 +21,7 @@ class StudentEncoder(nn.Module, ABC):
     """Encode contexts and responses, and score every pair.
 
     Args:
-        name_or_path: backbone, see :func:`~g2r_lightning.student.backbone.resolve_model`.
+        name_or_path: backbone, see :func:`~g2r_lightning.student.backbone.resolve_encoder`.
         shared: one tower for contexts and responses, or two that start from the same weights (Kim et al. 2021: two).
         pooling: how a text's token vectors become one, see :class:`~g2r_lightning.student.backbone.Backbone`.
         normalise: divide every vector by its length, so that scores are ``scale`` times a cosine.

@@ -20,10 +20,10 @@ from transformers import AutoTokenizer
 
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError
+from g2r_lightning.hub import missing_model, position_limit, resolve_model
 from g2r_lightning.teacher.batching import pack, stable_seed
 from g2r_lightning.teacher.folders import replaced_folder
 from g2r_lightning.teacher.generation import frozen, generation_config, no_generation_defaults
-from g2r_lightning.teacher.hub import missing_model, position_limit, resolve_model
 from g2r_lightning.teacher.sampling import Sampling
 from g2r_lightning.teacher.template import TurnTemplate
 from g2r_lightning.teacher.templates import template_from

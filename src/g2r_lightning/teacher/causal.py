@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from g2r_lightning.dialogue.types import Example
+from g2r_lightning.hub import position_limit
 from g2r_lightning.teacher.base import Scores, Teacher
 from g2r_lightning.teacher.batching import IGNORED, mask, pack, pad, token_log_likelihoods
 from g2r_lightning.teacher.chat_template import ChatTemplate
 from g2r_lightning.teacher.generation import frozen
-from g2r_lightning.teacher.hub import position_limit
 from g2r_lightning.teacher.template import TurnTemplate
 from g2r_lightning.teacher.templates import CausalTemplate
 

@@ -16,11 +16,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError
+from g2r_lightning.hub import missing_model, position_limit, resolve_model
 from g2r_lightning.teacher.base import Precision, Scores, Teacher
 from g2r_lightning.teacher.batching import IGNORED, mask, pack, pad, token_log_likelihoods
 from g2r_lightning.teacher.generation import frozen
 from g2r_lightning.teacher.halves import join_halves
-from g2r_lightning.teacher.hub import missing_model, position_limit, resolve_model
 from g2r_lightning.teacher.template import EncoderDecoderTemplate, TurnTemplate
 from g2r_lightning.teacher.templates import BlenderBotSmallTemplate, BlenderBotTemplate
 

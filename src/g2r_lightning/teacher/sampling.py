@@ -25,8 +25,9 @@ class Sampling:
         typical_p: locally typical sampling with this much probability (Meister et al. 2022); 1 keeps all.
         min_tokens: least number of tokens before the end token.
         max_tokens: most tokens of a reply, its end token included.
-        no_repeat_ngram: no n-gram of this size twice in a reply; 0 allows all.
-        no_context_ngram: no n-gram of this size copied from the context (encoder-decoders only); 0 allows all.
+        no_repeat_ngram: no n-gram of this size twice in a reply, for decoder-only models nor in context and reply
+            together; 0 allows all.
+        no_context_ngram: no n-gram of this size copied from the context; 0 allows all.
         num_beams: beams of ``beam``; at least ``num_replies``.
         length_penalty: exponent of the length that divides a beam's score; above 0 favours long replies.
     """

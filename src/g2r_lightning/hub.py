@@ -48,7 +48,8 @@ def missing_model(name: str, setting: str, cause: Exception) -> G2RError:
     if Path(name).is_dir():
         reason = f"this folder holds no model that transformers can load ({_first_line(cause)})"
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        reason = "no such folder; check the path, or make the model first (fit -c experiments/teacher_*.yaml)"
+        made = ", or make the model first (fit -c experiments/teacher_*.yaml)" if setting.startswith("teacher") else ""
+        reason = f"no such folder; check the path{made}"
     elif os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "ON", "YES", "TRUE"}:
         reason = "no such folder, and the hub is switched off: unset HF_HUB_OFFLINE, or name a folder"
     else:
