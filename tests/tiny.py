@@ -61,3 +61,21 @@ def write_dialogues(path: Path, count: int = 12, turns: int = 5, seed: int = 0, 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def write_encoder_decoder(folder: Path, words: list[str], hidden: int = 16) -> Path:
+    """Write a tiny BART with the tokenizer of these words."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tokenizer(folder, words)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BartConfig(
+            vocab_size=5 + len(words), d_model=hidden, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+            decoder_attention_heads=2, encoder_ffn_dim=hidden, decoder_ffn_dim=hidden, max_position_embeddings=512,
+            pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=3, forced_eos_token_id=None,
+        )  # fmt: skip
+        BartForConditionalGeneration(config).save_pretrained(str(folder))
+    return folder
