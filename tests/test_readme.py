@@ -30,7 +30,9 @@ def commands(document: str) -> list[list[str]]:
 
 
 def ours(words: list[str]) -> list[str] | None:
-    """Return the arguments of a call of this package, else None."""
+    """Return the arguments of a call of this package, else None; ``make quickstart`` is one."""
+    if words == ["make", "quickstart"]:
+        return ["fit", "-c", "experiments/quickstart.yaml"]
     return words[3:] if words[1:3] == ["-m", "g2r_lightning"] else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -70,11 +71,16 @@ def usage() -> str:
 
 def _quieten() -> None:
     """Silence messages that are about libraries among themselves; each names where it is discussed."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("g2r_lightning").setLevel(logging.INFO)
+    log = logging.getLogger("g2r_lightning")
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+    # Lightning advertises another product once a run
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
     # Lightning 2.6 calls jsonargparse's old names; gone with jsonargparse 5, which setup.cfg excludes.
-    warnings.filterwarnings("ignore", message=r"(?s).*instantiate_classes.*deprecated")
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse")
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     # Whole batches are made in the dataset (batch_size=None); more loader workers are the user's choice.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -6,8 +6,6 @@ failure, this module walks the composed files and flags beside the constructors'
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -15,7 +13,7 @@ from typing import Any
 
 import yaml
 
-Tree = dict[str, Any]
+from g2r_lightning.composition import Tree, imported, laid_over, parameters, read_tree
 
 
 def explain(error: Exception, arguments: Sequence[str], parser: Any) -> str:
@@ -56,8 +54,7 @@ def composed(arguments: Sequence[str]) -> Tree:
                 waiting = name
     for name, value in flags:
         if name in ("c", "config"):
-            with open(value, encoding="utf-8") as file:  # noqa: PTH123 - the path as the user typed it, for the message
-                _merge(tree, yaml.safe_load(file) or {})
+            tree = laid_over(tree, read_tree(value))
         elif name != "print_config":
             _set(tree, name.rstrip("+").split("."), value)
     return tree
@@ -81,14 +78,14 @@ def _unknown_in(value: Any, path: list[str], owner: Any) -> Iterator[tuple[list[
     if not isinstance(value, dict):
         return
     if "class_path" in value:
-        owner = _imported(value["class_path"]) or owner
+        owner = imported(value["class_path"]) or owner
         inner = {**_flattened(value), **(value.get("init_args") or {})}
         path = [*path, "init_args"]
     elif "init_args" in value:
         inner, path = value["init_args"] or {}, [*path, "init_args"]
     else:
         inner = value
-    parameters = _parameters(owner)
+    parameters = parameters(owner)
     for key, item in inner.items():
         name = key.rstrip("+")
         if parameters is not None and name not in parameters:
@@ -102,21 +99,6 @@ def _flattened(value: Tree) -> Tree:
     return {key: item for key, item in value.items() if key not in ("class_path", "init_args", "dict_kwargs", "help")}
 
 
-def _parameters(owner: Any) -> list[str] | None:
-    if owner is None:
-        return None
-    names: list[str] = []
-    for cls in inspect.getmro(owner) if inspect.isclass(owner) else (owner,):
-        try:
-            signature = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls)
-        except (TypeError, ValueError):
-            return None
-        names += [name for name in signature.parameters if name not in ("self", "args", "kwargs")]
-        if not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-            break  # only a constructor that passes keywords on takes its parents' names
-    return names
-
-
 def _section_class(key: str) -> Any:
     classes = {
         "trainer": "lightning.pytorch.Trainer",
@@ -125,23 +107,7 @@ def _section_class(key: str) -> Any:
         "scoring": "g2r_lightning.configuration.ScoringSettings",
         "predict": "g2r_lightning.configuration.PredictSettings",
     }
-    return _imported(classes[key]) if key in classes else None
-
-
-def _imported(class_path: Any) -> Any:
-    module, _, name = str(class_path).rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return None
-
-
-def _merge(tree: Tree, other: Any) -> None:
-    for key, value in other.items() if isinstance(other, dict) else ():
-        if isinstance(value, dict) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value)
-        else:
-            tree[key] = value
+    return imported(classes[key]) if key in classes else None
 
 
 def _set(tree: Tree, path: list[str], value: Any) -> None:

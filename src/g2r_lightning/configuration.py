@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from g2r_lightning.composition import with_one_file
 from g2r_lightning.config_errors import explain
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.teacher.base import Teacher
@@ -146,8 +148,8 @@ class ExperimentCLI(LightningCLI):
             ConfigError: a key is unknown, a value does not fit, a needed section is missing.
         """
         try:
-            super().parse_arguments(parser, args)
-        except (argparse.ArgumentError, TypeError, ValueError, OSError) as error:
+            super().parse_arguments(parser, with_one_file(args or []))
+        except (argparse.ArgumentError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
             raise ConfigError(explain(error, list(args or []), parser)) from error
         for section in self.needs:
             if self.config.get(section) is None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from g2r_lightning.callbacks import WritePredictions
+from g2r_lightning.callbacks import RandomState, WritePredictions
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, DataError
@@ -28,7 +28,7 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
     checkpoint = _checkpoint(cli.config.ckpt_path, run)
     writer = _writer(cli, run) if command == "predict" else None
     data, model = cli.build("data", "model")
-    cli.persistent_callbacks = [writer] if writer else []
+    cli.persistent_callbacks = [RandomState(), *([writer] if writer else [])]  # what wrote the checkpoint must be there
     trainer = cli.build_trainer()
     if command == "predict":
         _student_only(command, model)
