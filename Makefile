@@ -5,11 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m g2r_lightning
 
-.PHONY: install quickstart test lint types unit format sample clean help
+.PHONY: install quickstart quickstart-seeds test lint types unit format sample clean help
 
 help:
 	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (about 4 minutes)"
 	@echo "make test         lint, types and tests"
+	@echo "make quickstart-seeds  the quickstart on three seeds, into docs/results/quickstart.md"
 	@echo "make sample       choose the sample's dialogues again and make its teacher and candidate store (about 1 hour)"
 	@echo "make format       format the code"
 
@@ -28,6 +29,9 @@ install: $(VENV)/.installed
 
 quickstart: $(VENV)/.installed
 	$(RUN) fit -c experiments/quickstart.yaml
+
+quickstart-seeds: $(VENV)/.installed
+	$(BIN)/python benchmarks/quickstart_seeds.py
 
 test: $(VENV)/.installed-dev lint types unit
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -85,11 +86,11 @@ def _unknown_in(value: Any, path: list[str], owner: Any) -> Iterator[tuple[list[
         inner, path = value["init_args"] or {}, [*path, "init_args"]
     else:
         inner = value
-    parameters = parameters(owner)
+    known = parameters(owner)
     for key, item in inner.items():
         name = key.rstrip("+")
-        if parameters is not None and name not in parameters:
-            yield [*path, name], list(parameters)
+        if known is not None and name not in known:
+            yield [*path, name], known
         else:
             yield from _unknown_in(item, [*path, name], None)
 
@@ -111,12 +112,12 @@ def _section_class(key: str) -> Any:
 
 
 def _set(tree: Tree, path: list[str], value: Any) -> None:
-    for key in path[:-1]:
+    for key, following in pairwise(path):
         below = tree.setdefault(key, {})
-        if isinstance(below, dict) and isinstance(below.get("init_args"), dict) and path[-1] != "class_path":
-            below = below["init_args"]
         if not isinstance(below, dict):
             return
+        if isinstance(below.get("init_args"), dict) and following not in ("class_path", "init_args"):
+            below = below["init_args"]  # flags may leave out `init_args`
         tree = below
     if path[-1] not in ("class_path", "init_args") or not isinstance(tree.get(path[-1]), dict):
         tree[path[-1]] = value

@@ -30,12 +30,16 @@ class Schedule:
     monitor: str = "validation/all/hits_at_1_of_20"
     mode: Literal["max", "min"] = "max"
 
-    def configure(self, optimizer: Optimizer, total_steps: int) -> dict[str, Any] | tuple[list[Any], list[Any]]:
+    def configure(
+        self, optimizer: Optimizer, total_steps: int, validation_steps: int | None = None
+    ) -> dict[str, Any] | tuple[list[Any], list[Any]]:
         """Return what ``configure_optimizers`` of a LightningModule returns.
 
         Args:
             optimizer: the optimiser.
             total_steps: optimiser steps of the whole run.
+            validation_steps: training batches from one validation to the next within an epoch; ``None`` where epochs
+                end with one validation or none.
         """
         from transformers import get_scheduler
 
@@ -46,7 +50,9 @@ class Schedule:
         # LinearLR multiplies the current rate instead of setting it, so the plateau's halvings survive it.
         warmup = LinearLR(optimizer, 1 / max(self.warmup_steps, 1), total_iters=self.warmup_steps)
         plateau = ReduceLROnPlateau(optimizer, mode=self.mode, factor=self.factor, patience=self.patience)
+        # Lightning looks at a plateau once an epoch unless told; patience counts validations, several an epoch or not.
+        when = {"interval": "step", "frequency": validation_steps} if validation_steps else {"interval": "epoch"}
         return [optimizer], [
             {"scheduler": warmup, "interval": "step", "name": "warmup"},
-            {"scheduler": plateau, "interval": "epoch", "monitor": self.monitor, "name": "plateau"},
+            {"scheduler": plateau, **when, "monitor": self.monitor, "name": "plateau"},
         ]

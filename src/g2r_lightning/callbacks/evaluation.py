@@ -8,6 +8,7 @@ is logged as ``<stage>/<set>/<figure>``, with ``all`` for the sets together, and
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,20 @@ class RetrievalEvaluation(Callback):
 
     Args:
         factory: FAISS factory string of the index that answers; ``Flat`` is exact. Recall is always exact.
+        search: FAISS search parameters of that index, ``{efSearch: 256}`` for HNSW, ``{nprobe: 16}`` for IVF.
         sample_replies: how many contexts of each set are written to TensorBoard with their best replies.
         progress: show a bar while the response set is encoded.
     """
 
-    def __init__(self, factory: str = "Flat", sample_replies: int = 5, progress: bool = True) -> None:
+    def __init__(
+        self,
+        factory: str = "Flat",
+        search: dict[str, float] | None = None,
+        sample_replies: int = 5,
+        progress: bool = True,
+    ) -> None:
         self.factory = factory
+        self.search = search
         self.sample_replies = sample_replies
         self.progress = progress
         self.label: str | None = None
@@ -78,7 +87,7 @@ class RetrievalEvaluation(Callback):
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         student, data = parts(trainer, pl_module)
-        self.index, answers = build_index(trainer, student, data, self.factory, self.progress)
+        self.index, answers = build_index(trainer, student, data, self.factory, self.progress, self.search)
         self._sets = []
         for dataset in data.evaluation_sets(stage):
             extra = encode_texts(trainer, student, data, dataset.extra_texts, False)
@@ -148,12 +157,18 @@ def encode_texts(
 
 
 def build_index(
-    trainer: Trainer, student: RetrievalStudent, data: DialogueDataModule, factory: str, progress: bool
+    trainer: Trainer,
+    student: RetrievalStudent,
+    data: DialogueDataModule,
+    factory: str,
+    progress: bool,
+    search: Mapping[str, float] | None = None,
 ) -> tuple[ResponseIndex, Tensor]:
     """Return the index over the data's response set, and its vectors."""
     responses = data.response_set
     vectors = encode_texts(trainer, student, data, responses.texts, progress)
-    return ResponseIndex(responses.texts, responses.sources, vectors.numpy(), factory), vectors
+    index = ResponseIndex(responses.texts, responses.sources, vectors.numpy(), factory, search=search)
+    return index, vectors
 
 
 def all_figures(sets: list[RankedSet], intervals: bool) -> dict[str, float]:
@@ -194,8 +209,9 @@ def _advance(bar: Any, done: int) -> None:
 
 
 def _headline(figures: dict[str, float]) -> float:
-    found = [value for key, value in figures.items() if key.startswith(f"{TOGETHER}/hits_at_1_of_")]
-    return found[0]
+    """Return hits@1 of the list length that most examples have."""
+    counts = {key: value for key, value in figures.items() if key.startswith(f"{TOGETHER}/examples_of_")}
+    return figures[max(counts, key=counts.__getitem__).replace("/examples_of_", "/hits_at_1_of_")]
 
 
 def _gather(sets: list[RankedSet]) -> None:

@@ -24,7 +24,8 @@ def write_index(
     found = [c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation)]  # type: ignore[attr-defined]
     index: ResponseIndex | None = found[0].index if found and trainer.state.fn == "test" else None
     if index is None:
-        index, _ = build_index(trainer, student, data, found[0].factory if found else "Flat", progress=True)
+        chosen = found[0] if found else RetrievalEvaluation()
+        index, _ = build_index(trainer, student, data, chosen.factory, progress=True, search=chosen.search)
     facts = {
         "run": run.folder.name,
         "checkpoint": checkpoint.name if checkpoint else None,

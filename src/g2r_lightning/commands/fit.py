@@ -12,8 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from g2r_lightning.callbacks import RandomState, RetrievalEvaluation
 from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.data import AugmentedDialogueDataModule, DialogueDataModule
 from g2r_lightning.errors import G2RError
 from g2r_lightning.runs import RunFolder, environment, now
+from g2r_lightning.store import CandidateStore, describe_data
 from g2r_lightning.student import RetrievalStudent
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ def fit(arguments: Sequence[str]) -> None:
     if settings.test_untrained and not run.results("untrained"):
         _test(trainer, model, data, "untrained", None)
         seed_everything(cli.config.seed_everything, verbose=False)  # training draws the same, tested before or not
+    if isinstance(data, DialogueDataModule):
+        run.update_record(data=data_facts(data))
     _train(trainer, model, data, checkpoint, run)
     best = _best_checkpoint(trainer)
     run.update_record(best_checkpoint=best.name if best else None, steps=trainer.global_step, trained=now())
@@ -62,6 +66,29 @@ def _train(
         raise G2RError(f"stopped at step {trainer.global_step}; run the same command again to go on")
 
 
+def data_facts(data: DialogueDataModule) -> dict[str, Any]:
+    """Return what a record says of the data: hashes, sizes, the store and its score set."""
+    told = describe_data(data.train_examples)
+    facts: dict[str, Any] = {
+        "train_hash": told.data_hash,
+        "train_examples": told.num_examples,
+        "train_dialogues": len(data.dialogues["train"]["train"]),
+        "dropped_leaks": data.dropped_leaks,
+        "evaluation_dialogues": {
+            f"{stage}/{name}": len(dialogues)
+            for stage in ("validation", "test")
+            for name, dialogues in data.dialogues[stage].items()
+        },
+    }
+    if isinstance(data, AugmentedDialogueDataModule) and data.store_path is not None:
+        store = CandidateStore(data.store_path)
+        facts["candidates_hash"] = store.candidates.content_hash()
+        if data.teacher_score in ("ll", "mi"):
+            scores = store.score_manifest(data.score_set)
+            facts |= {"scores_hash": scores.content_hash(), "teacher": scores.teacher, "prior": scores.prior}
+    return facts
+
+
 def _best_checkpoint(trainer: Trainer) -> Path | None:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
@@ -76,7 +103,6 @@ def _finish_student(
 ) -> None:
     """Take the best weights, report them on the test sets, and write the index that answers."""
     from g2r_lightning.commands.export_index import write_index
-    from g2r_lightning.data import DialogueDataModule
 
     assert isinstance(data, DialogueDataModule)
     if best is not None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from g2r_lightning.data.corpus import drop_leaks, examples_of, read_dialogues, read_response_file, split_share
 from g2r_lightning.data.evaluation_set import ContextSet, EvaluationSet
@@ -92,7 +93,10 @@ class DialogueDataModule(LightningDataModule):
         self.seed = seed
         self.cache_dir = Path(cache_dir)
         self.contexts_to_answer: list[Example] = []
+        self.dropped_leaks = 0
         self._text: TextEncoder | None = None
+        self._train_loader: ResumableLoader | None = None
+        self._position: dict[str, Any] | None = None
 
     @cached_property
     def dialogues(self) -> dict[str, dict[str, list[Dialogue]]]:
@@ -103,9 +107,10 @@ class DialogueDataModule(LightningDataModule):
         }
         train = read_dialogues(self.train_readers)
         if self.drop_leaks:
-            train, dropped = drop_leaks(train, (d for sets in found.values() for one in sets.values() for d in one))
-            if dropped:
-                log.warning("dropped %d training dialogues that stand in an evaluation set", dropped)
+            held_out = (d for sets in found.values() for one in sets.values() for d in one)
+            train, self.dropped_leaks = drop_leaks(train, held_out)
+            if self.dropped_leaks:
+                log.warning("dropped %d training dialogues that stand in an evaluation set", self.dropped_leaks)
         for stage, share in self.shares.items():
             if share:
                 train, found[stage][HELD_OUT] = split_share(train, share, f"{stage}:{self.seed}")
@@ -201,11 +206,34 @@ class DialogueDataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Return the loader of whole training steps."""
         dataset = self.training_set
-        lengths = None
-        if self.length_grouping:
-            lengths = np.array([len(dataset.context_tokens[i]) for i in range(len(dataset))])
-        sampler = StepSampler(len(dataset), self.batch_size, self.seed, *self._share(), lengths)
-        return ResumableLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
+        return self.training_loader(dataset, np.array([len(dataset.context_tokens[i]) for i in range(len(dataset))]))
+
+    def training_loader(self, dataset: Dataset[Any], lengths: npt.NDArray[np.int64]) -> ResumableLoader:
+        """Return a loader over the training examples that begins where a checkpoint stopped, if one was loaded.
+
+        Args:
+            dataset: makes the batch of a step key.
+            lengths: (number of examples,) size of each, by which ``length_grouping`` batches them.
+        """
+        grouped = lengths if self.length_grouping else None
+        sampler = StepSampler(len(lengths), self.batch_size, self.seed, *self._share(), grouped)
+        self._train_loader = ResumableLoader(dataset, sampler, self.num_workers)
+        if self._position is not None:
+            self._train_loader.load_state_dict(self._position)
+            self._position = None
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of the training loader, for a checkpoint.
+
+        Lightning 2.6 asks the loader itself too, but restores it too late where ``estimated_stepping_batches`` has made
+        the loader before the loops are restored, as every schedule over a known number of steps does.
+        """
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next training loader go on behind the steps that were taken."""
+        self._position = state_dict
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a validation set."""

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import DataLoader, Sampler
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 POOL = 50
 
@@ -68,11 +69,21 @@ class StepSampler(Sampler[StepKey]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
-        self.start = 0
+        self._taken = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the shuffle; Lightning calls it before each epoch."""
         self.epoch = epoch
+
+    def go_on(self, epoch: int, taken: int) -> None:
+        """Pass over the first ``taken`` steps when ``epoch`` is next iterated; any other epoch begins at its start."""
+        self._taken = (epoch, taken)
+
+    @property
+    def start(self) -> int:
+        """The step at which the next iteration begins."""
+        epoch, taken = self._taken
+        return taken if epoch == self.epoch else 0
 
     def __len__(self) -> int:
         whole, rest = divmod(self.num_examples, self.global_batch)
@@ -80,7 +91,7 @@ class StepSampler(Sampler[StepKey]):
 
     def __iter__(self) -> Iterator[StepKey]:
         batches = self._batches(np.random.default_rng([self.seed, self.epoch]))
-        start, self.start = self.start, 0
+        start, self._taken = self.start, (0, 0)
         for step in range(start, len(self)):
             chosen = tuple(int(example) for example in batches[step])
             yield StepKey(self.epoch, step, chosen, self.rank, self.world_size)
@@ -102,24 +113,33 @@ class ResumableLoader(DataLoader[Any]):
     """A loader of whole steps whose position goes into the checkpoint.
 
     Lightning asks loaders that have ``state_dict`` for it, and restores it before a resumed epoch; prefetched but
-    unused steps are not counted.
+    unused steps are not counted. The position belongs to one epoch: a checkpoint of an epoch's end, which
+    ``limit_train_batches`` may have put before the last step, is followed by a whole one.
+
+    Args:
+        dataset: takes a :class:`StepKey` and returns its batch.
+        sampler: of the steps.
+        num_workers: processes that make batches.
     """
 
-    _taken = 0
+    def __init__(self, dataset: Dataset[Any], sampler: StepSampler, num_workers: int = 0) -> None:
+        # Each pass over a DataLoader draws a seed for its workers, from the global generator unless it has its own:
+        # a resumed epoch, being one pass more, would then go on with other dropout masks than an uninterrupted one.
+        generator = torch.Generator().manual_seed(sampler.seed)
+        super().__init__(dataset, batch_size=None, sampler=sampler, num_workers=num_workers, generator=generator)
+        self._steps = sampler
+        self._taken = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        assert isinstance(self.sampler, StepSampler)
-        self._taken = self.sampler.start
+        self._taken = self._steps.start
         for batch in super().__iter__():
             self._taken += 1
             yield batch
-        self._taken = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many steps of the current epoch were taken."""
-        return {"taken": self._taken}
+        """Return how many steps of which epoch were taken."""
+        return {"epoch": self._steps.epoch, "taken": self._taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on behind the steps that were taken."""
-        assert isinstance(self.sampler, StepSampler)
-        self.sampler.start = state["taken"] if state["taken"] < len(self.sampler) else 0
+        self._steps.go_on(state["epoch"], state["taken"])

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from g2r_lightning.data.corpus import examples_of
 from g2r_lightning.data.modules import DialogueDataModule
-from g2r_lightning.data.samplers import ResumableLoader, StepKey, StepSampler
+from g2r_lightning.data.samplers import ResumableLoader, StepKey
 from g2r_lightning.dialogue import Example
 
 Collate = Callable[[Sequence[Example]], dict[str, Any]]
@@ -45,7 +45,8 @@ class TeacherDataModule(DialogueDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the loader of training steps, examples of similar length together."""
-        return self._sequences(self.train_examples, self.batch_size, _lengths(self.train_examples))
+        dataset = SequenceSet(self.train_examples, self._collate())
+        return self.training_loader(dataset, _lengths(self.train_examples))
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a validation set, in the order of length."""
@@ -54,11 +55,6 @@ class TeacherDataModule(DialogueDataModule):
     def test_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a test set, in the order of length."""
         return [self._in_order(examples_of(dialogues)) for dialogues in self.dialogues["test"].values()]
-
-    def _sequences(self, examples: list[Example], size: int, lengths: npt.NDArray[np.int64]) -> ResumableLoader:
-        sampler = StepSampler(len(examples), size, self.seed, *self._share(), lengths if self.length_grouping else None)
-        dataset = SequenceSet(examples, self._collate())
-        return ResumableLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
 
     def _in_order(self, examples: list[Example]) -> DataLoader[Any]:
         rank, world_size = self._share()

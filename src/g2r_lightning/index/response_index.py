@@ -8,7 +8,7 @@ Where faiss is missing (many GPU machines), ``Flat`` is a matrix product too, wi
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class ResponseIndex:
         embeddings: (R, d) float32.
         factory: FAISS factory string for inner products; ``Flat`` is exact search.
         faiss_index: an index that was read from disk; built from the embeddings where ``None``.
+        search: FAISS search parameters, ``{"efSearch": 256}`` or ``{"nprobe": 16}``; a stored index has its own.
 
     Raises:
         G2RError: there are no responses, or a vector is not finite (names its text).
@@ -46,6 +47,7 @@ class ResponseIndex:
         embeddings: Vectors,
         factory: str = EXACT,
         faiss_index: Any = None,
+        search: Mapping[str, float] | None = None,
     ) -> None:
         if not len(texts):
             raise G2RError("the response set is empty: nothing to answer with")
@@ -58,7 +60,7 @@ class ResponseIndex:
         self.sources = list(sources)
         self.embeddings = embeddings
         self.factory = factory
-        self.faiss_index = build_faiss(embeddings, factory) if faiss_index is None else faiss_index
+        self.faiss_index = build_faiss(embeddings, factory, search) if faiss_index is None else faiss_index
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -98,11 +100,17 @@ def best_by_blocks(contexts: Tensor, responses: Tensor, k: int, score: ScoreBloc
     return best, rows
 
 
-def build_faiss(embeddings: Vectors, factory: str) -> Any:
+def build_faiss(embeddings: Vectors, factory: str, search: Mapping[str, float] | None = None) -> Any:
     """Return a trained and filled FAISS index, or ``None`` where faiss is missing and the search is exact anyway.
 
+    Args:
+        embeddings: (R, d) float32.
+        factory: FAISS factory string.
+        search: FAISS search parameters by name; they are part of the index, and are saved with it.
+
     Raises:
-        ConfigError: faiss is missing though needed, or refuses the factory string or the number of vectors.
+        ConfigError: faiss is missing though needed, or refuses the factory string, a search parameter, or the number
+            of vectors.
     """
     if importlib.util.find_spec("faiss") is None:
         if factory == EXACT:
@@ -117,4 +125,12 @@ def build_faiss(embeddings: Vectors, factory: str) -> Any:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ConfigError(f"faiss cannot build {factory!r} over {len(embeddings)} vectors: {reason}") from error
+    settings = ",".join(f"{name}={value}" for name, value in (search or {}).items())
+    try:
+        if settings:
+            faiss.ParameterSpace().set_index_parameters(index, settings)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the index {factory!r} has no search parameters {settings}: HNSW knows efSearch, IVF knows nprobe"
+        ) from error
     return index

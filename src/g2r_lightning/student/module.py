@@ -85,7 +85,8 @@ class RetrievalStudent(LightningModule):
     def configure_optimizers(self) -> Any:
         """Build optimiser and schedule."""
         optimizer = self._build_optimizer(self.parameters())
-        return self.schedule.configure(optimizer, int(self.trainer.estimated_stepping_batches))
+        steps = int(self.trainer.estimated_stepping_batches)
+        return self.schedule.configure(optimizer, steps, self._steps_between_validations())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put what the weights were fitted for beside them."""
@@ -116,6 +117,11 @@ class RetrievalStudent(LightningModule):
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return the settings that change what a score means."""
         return {"encoder": self.encoder.describe(), "text": self.text.settings()}
+
+    def _steps_between_validations(self) -> int | None:
+        """Return the batches between two validations where Lightning counts them within each epoch."""
+        every = self.trainer.val_check_batch
+        return every if isinstance(every, int) and self.trainer.check_val_every_n_epoch == 1 else None
 
     def _names(self, examples: Tensor) -> str:
         dataset = getattr(getattr(self.trainer, "datamodule", None), "training_set", None)
