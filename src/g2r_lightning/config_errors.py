@@ -35,7 +35,7 @@ def explain(error: Exception, arguments: Sequence[str], parser: Any) -> str:
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known here: {', '.join(sorted(known))}"
         return f"unknown key '{'.'.join(path)}'; {hint}"
     text = str(error).strip()
-    return _innermost(text)
+    return innermost(text)
 
 
 def composed(arguments: Sequence[str]) -> Tree:
@@ -123,8 +123,35 @@ def _set(tree: Tree, path: list[str], value: Any) -> None:
         tree[path[-1]] = value
 
 
-def _innermost(text: str) -> str:
-    """Return the parser's complaint without the list of alternatives it tried."""
-    text = re.sub(r"\n\s*Given value type:.*", "", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "Expected a <class 'NoneType'>" not in line]
-    return "\n  ".join(lines[:8])
+def innermost(text: str) -> str:
+    r"""Return the deepest complaint of a parser's tree of alternatives, led by the key it is about.
+
+    >>> innermost('Parser key "model":\n  Errors:\n    - Parser key "alpha":\n        Expected a <class \'float\'>')
+    'model.alpha: Expected a float'
+    """
+    keys: list[tuple[int, str]] = []
+    found: tuple[int, str, list[str]] | None = None
+    for line in text.splitlines():
+        said = line.strip().removeprefix("- ")
+        depth = len(line) - len(line.lstrip())
+        named = re.match(r'Parser key "([^"]+)":', said)
+        if named:
+            keys = [(at, key) for at, key in keys if at < depth] + [(depth, named[1])]
+        elif said and not said.startswith(_NOISE) and (found is None or depth > found[0]):
+            found = (depth, said, [key for at, key in keys if at < depth])
+    if found is None:
+        return text.strip()
+    _, said, path = found
+    said = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", said)
+    said = re.sub(r"typing\.Literal\[([^\]]+)\]", r"one of \1", said).replace("Expected a one of", "Expected one of")
+    return f"{'.'.join(path)}: {said}" if path else said
+
+
+_NOISE = (
+    "Does not validate",
+    "Subtypes:",
+    "Errors:",
+    "Given value",
+    "Expected a <class 'NoneType'>",
+    "Problem with given",
+)

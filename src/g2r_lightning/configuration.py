@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from g2r_lightning.composition import with_one_file
-from g2r_lightning.config_errors import explain
+from g2r_lightning.config_errors import explain, innermost
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.teacher.base import Teacher
 from g2r_lightning.teacher.sampling import Sampling
@@ -173,7 +173,7 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config_init = self.parser.instantiate(chosen)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"the configuration cannot be built: {error}") from error
+            raise ConfigError(innermost(str(error))) from error
         built = [self.config_init.get(section) for section in sections]
         return built[0] if len(built) == 1 else built
 
