@@ -7,6 +7,7 @@ is logged as ``<stage>/<set>/<figure>``, with ``all`` for the sets together, and
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from g2r_lightning.data.tokens import response_table
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseIndex, encode_rows
 from g2r_lightning.paths import atomic_path
+from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.module import RetrievalStudent
 
 TOGETHER = "all"
@@ -32,6 +34,8 @@ TOGETHER = "all"
 
 class RetrievalEvaluation(Callback):
     """Build the index over the response set and log retrieval metrics.
+
+    Evaluating the same weights again (the best checkpoint after the last epoch, often) encodes nothing again.
 
     Args:
         factory: FAISS factory string of the index that answers; ``Flat`` is exact. Recall is always exact.
@@ -53,6 +57,7 @@ class RetrievalEvaluation(Callback):
         self.progress = progress
         self.label: str | None = None
         self.index: ResponseIndex | None = None
+        self._built: tuple[str, ResponseIndex, Tensor] | None = None
         self._sets: list[RankedSet] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,9 +90,19 @@ class RetrievalEvaluation(Callback):
         """Log and write the figures."""
         self._finish(trainer, pl_module, "test")
 
+    def built(
+        self, trainer: Trainer, student: RetrievalStudent, data: DialogueDataModule
+    ) -> tuple[ResponseIndex, Tensor]:
+        """Return the index and the vectors of the response set under the student's present weights."""
+        weights = weights_hash(student.encoder)
+        if self._built is None or self._built[0] != weights:
+            made = build_index(trainer, student, data, self.factory, self.progress, self.search)
+            self._built = (weights, *made)
+        return self._built[1:]
+
     def _begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         student, data = parts(trainer, pl_module)
-        self.index, answers = build_index(trainer, student, data, self.factory, self.progress, self.search)
+        self.index, answers = self.built(trainer, student, data)
         self._sets = []
         for dataset in data.evaluation_sets(stage):
             extra = encode_texts(trainer, student, data, dataset.extra_texts, False)
@@ -154,6 +169,14 @@ def encode_texts(
         )
     student.train(training)
     return vectors
+
+
+def weights_hash(encoder: StudentEncoder) -> str:
+    """Return a hash of every parameter's bytes: which weights made a vector."""
+    digest = hashlib.blake2b(digest_size=16)
+    for parameter in encoder.parameters():
+        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def build_index(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from g2r_lightning.callbacks.evaluation import RetrievalEvaluation, build_index
+from g2r_lightning.callbacks.evaluation import RetrievalEvaluation
 from g2r_lightning.data import DialogueDataModule
-from g2r_lightning.index import ResponseIndex, save_index
+from g2r_lightning.index import save_index
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.student import RetrievalStudent
@@ -17,15 +17,9 @@ from g2r_lightning.student import RetrievalStudent
 def write_index(
     trainer: Trainer, student: RetrievalStudent, data: DialogueDataModule, run: RunFolder, checkpoint: Path | None
 ) -> None:
-    """Encode the response set with the student as it is and write ``<run>/index``.
-
-    An index that the test epoch has just built from the same weights is written without encoding again.
-    """
+    """Write ``<run>/index`` of the student as it is; what its evaluation built from the same weights is used again."""
     found = [c for c in trainer.callbacks if isinstance(c, RetrievalEvaluation)]  # type: ignore[attr-defined]
-    index: ResponseIndex | None = found[0].index if found and trainer.state.fn == "test" else None
-    if index is None:
-        chosen = found[0] if found else RetrievalEvaluation()
-        index, _ = build_index(trainer, student, data, chosen.factory, progress=True, search=chosen.search)
+    index, _ = (found[0] if found else RetrievalEvaluation()).built(trainer, student, data)
     facts = {
         "run": run.folder.name,
         "checkpoint": checkpoint.name if checkpoint else None,

@@ -128,7 +128,7 @@ def build_faiss(embeddings: Vectors, factory: str, search: Mapping[str, float] |
     settings = ",".join(f"{name}={value}" for name, value in (search or {}).items())
     try:
         if settings:
-            faiss.ParameterSpace().set_index_parameters(index, settings)
+            faiss.ParameterSpace().set_index_parameters(index, settings)  # type: ignore[arg-type]  # overloaded in C++
     except RuntimeError as error:
         raise ConfigError(
             f"the index {factory!r} has no search parameters {settings}: HNSW knows efSearch, IVF knows nprobe"
