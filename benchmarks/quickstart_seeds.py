@@ -75,7 +75,7 @@ def main() -> int:
     OUT.write_text(
         "# The quickstart on several seeds\n\n"
         f"Made by `make quickstart-seeds` ({now()}); {int(rows[0]['after']['all/examples'])} contexts of the sample's "
-        "test dialogues, which neither student nor teacher saw. Differences are trained minus untrained in points, with "
+        "test dialogues, which neither student nor teacher saw. Differences: trained minus untrained in points, with "
         "95% bootstrap intervals over dialogues; seconds are those of the whole command.\n\n"
         f"{table(rows)}\n\n"
         f"Promise (at least 3 points of hits@1/20, interval above zero, better recall@10, under 240 s) kept on "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import torch
 from tqdm.auto import tqdm
 
 from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
@@ -25,7 +26,7 @@ from g2r_lightning.store import (
     scores_folder,
     write_store_from_examples,
 )
-from g2r_lightning.teacher import GenerationReport, Sampling, generate_shards, make_prior, score_shards
+from g2r_lightning.teacher import GenerationReport, Sampling, Teacher, generate_shards, make_prior, score_shards
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def generate(arguments: Sequence[str]) -> None:
     cli = ExperimentCLI("generate", arguments, ("data", "teacher"))
     store = store_path(cli)
     data, teacher = cli.build("data", "teacher")
+    _to_accelerator(teacher)
     sampling = Sampling(**vars(cli.config.sampling))
     seed = _seed(cli)
     examples: list[Example] = data.train_examples
@@ -61,6 +63,7 @@ def score(arguments: Sequence[str]) -> None:
     cli = ExperimentCLI("score", arguments, ("data", "teacher"))
     store = CandidateStore(store_path(cli))
     data, teacher = cli.build("data", "teacher")
+    _to_accelerator(teacher)
     settings = ScoringSettings(**vars(cli.config.scoring))
     examples = {example.id: example for example in data.train_examples}
     store.check_data(describe_data(examples.values()))
@@ -128,6 +131,12 @@ def store_path(cli: ExperimentCLI) -> str:
     if path is None:
         raise ConfigError("no store is named: set --store=FOLDER, or data.init_args.store in the experiment")
     return str(resolve_path(path))
+
+
+def _to_accelerator(teacher: Teacher) -> None:
+    """Move the teacher to a GPU where there is one."""
+    if torch.cuda.is_available():
+        teacher.to("cuda")
 
 
 def _seed(cli: ExperimentCLI) -> int:

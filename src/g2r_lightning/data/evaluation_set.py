@@ -103,8 +103,8 @@ class EvaluationSet(ContextSet):
 
     def _choose(self, texts: ResponseSet, seed: int, count: int) -> tuple[Tensor, Tensor]:
         """Return text rows of each example's list, the gold one first, and which entries of the matrix exist."""
-        pool = list(dict.fromkeys(self.gold.tolist()))
         keys = texts.keys()
+        pool = sorted(set(self.gold.tolist()), key=keys.__getitem__)  # the examples' order must not matter
         pool_keys = [keys[row] for row in pool]
         lists: list[list[int]] = []
         for example, gold in zip(self.examples, self.gold.tolist(), strict=True):

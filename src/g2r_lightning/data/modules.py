@@ -74,8 +74,16 @@ class DialogueDataModule(LightningDataModule):
         cache_dir: str = ".cache/g2r_lightning",
     ) -> None:
         super().__init__()
-        if batch_size < 1 or evaluation_batch_size < 1:
-            raise ValueError("data.batch_size and data.evaluation_batch_size must be at least 1")
+        limits = {
+            "batch_size": (batch_size, 1),
+            "evaluation_batch_size": (evaluation_batch_size, 1),
+            "max_candidates": (max_candidates, 1),
+            "choices": (choices, 2),
+            "num_workers": (num_workers, 0),
+        }
+        for name, (value, least) in limits.items():
+            if value < least:
+                raise ValueError(f"data.init_args.{name}={value}: at least {least}")
         if not (0 <= validation_share < 1 and 0 <= test_share < 1 and validation_share + test_share < 1):
             raise ValueError("data.validation_share and data.test_share must leave something to train on")
         self.train_readers = train

@@ -20,16 +20,17 @@ Pooling = Literal["mean", "cls", "auto"]
 SETTING = "model.init_args.encoder.init_args.name_or_path"
 
 
-def resolve_encoder(name_or_path: str) -> str:
+def resolve_encoder(name_or_path: str, setting: str = SETTING) -> str:
     """Return what transformers can load of an encoder; a sentence-transformers folder's first module where it has one.
 
     Args:
         name_or_path: hub name, folder, or ``package:MODULE``, see :func:`g2r_lightning.hub.resolve_model`.
+        setting: the configuration key that holds the name, for the error.
 
     Raises:
         ConfigError: the package is not installed.
     """
-    resolved = resolve_model(name_or_path, SETTING)
+    resolved = resolve_model(name_or_path, setting)
     inner = Path(resolved).expanduser() / "0_Transformer"
     return str(inner) if (inner / "config.json").is_file() else resolved
 
@@ -45,16 +46,22 @@ def published_pooling(folder: str) -> Literal["mean", "cls"]:
     return "mean"
 
 
-def load_pretrained(loader: Any, name_or_path: str, **options: Any) -> Any:
+def load_pretrained(loader: Any, name_or_path: str, setting: str = SETTING, **options: Any) -> Any:
     """Call ``loader.from_pretrained`` and turn what can go wrong into an error that says what to do.
+
+    Args:
+        loader: one of transformers' Auto classes.
+        name_or_path: see :func:`resolve_encoder`.
+        setting: the configuration key that holds the name, for the error.
+        options: of ``from_pretrained``.
 
     Raises:
         G2RError: neither a folder with a model nor a hub name that can be reached.
     """
     try:
-        return loader.from_pretrained(resolve_encoder(name_or_path), **options)
+        return loader.from_pretrained(resolve_encoder(name_or_path, setting), **options)
     except (OSError, ValueError) as error:
-        raise missing_model(name_or_path, SETTING, error) from error
+        raise missing_model(name_or_path, setting, error) from error
 
 
 class Backbone(nn.Module):

@@ -17,7 +17,7 @@ from typing import Any
 from g2r_lightning.dialogue import ContextFormat, Example, text_key
 from g2r_lightning.dialogue.context import KnowledgeLines, PersonaLines
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.student.backbone import load_pretrained
+from g2r_lightning.student.backbone import SETTING, load_pretrained
 
 LINES_AT_ONCE = 4096
 
@@ -60,7 +60,8 @@ class StudentText:
         """Load the tokenizer (the backbone's unless another was named) and return itself."""
         from transformers import AutoTokenizer
 
-        self._tokenizer = load_pretrained(AutoTokenizer, self.tokenizer_name or name_or_path)
+        setting = "model.init_args.text.init_args.tokenizer" if self.tokenizer_name else SETTING
+        self._tokenizer = load_pretrained(AutoTokenizer, self.tokenizer_name or name_or_path, setting)
         if not self._tokenizer.is_fast:
             raise ConfigError(f"{self.tokenizer_name or name_or_path}: only tokenizers with a tokenizer.json are used")
         probe = self._tokenizer("a", add_special_tokens=False)["input_ids"]
