@@ -29,6 +29,16 @@ def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder(tmp_path_factory.mktemp("encoder"), WORDS)
 
 
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment, ``x.yaml``, with its finished run ``runs/first``; for tests that change nothing in it."""
+    from tiny_experiment import run, write_experiment
+
+    experiment = write_experiment(tmp_path_factory.mktemp("experiment"))
+    assert run("fit", experiment) == 0
+    return experiment
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Where the real data is there, nothing may be skipped: a skip would hide a check that could have run."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

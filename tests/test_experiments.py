@@ -7,14 +7,17 @@ import re
 import shlex
 from pathlib import Path
 
+import faiss
 import pytest
 import torch
 import yaml
+
+from g2r_lightning.cli import main
+from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.data.corpus import examples_of
 from teacher.tiny_models import MAKERS
 from tiny import WORDS, write_dialogues, write_encoder
 from tiny_data import write_data
-
-from g2r_lightning.cli import main
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 GRID = [
@@ -35,7 +38,7 @@ CHAINS = {
 def opening(name: str) -> str:
     """Return the comment that an experiment opens with."""
     text = (EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8")
-    return "\n".join(re.match(r"(#.*\n)+", text).group().splitlines())
+    return re.match(r"(#.*\n)*", text).group()
 
 
 def commands(name: str) -> list[list[str]]:
@@ -86,15 +89,6 @@ def here(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return workplace
 
 
-def composed(arguments: list[str]) -> dict[str, object]:
-    """Return which sections a command's files have, the last word on each model's class among them."""
-    tree: dict[str, object] = {}
-    for path in arguments:
-        if path.endswith(".yaml"):
-            tree |= yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    return tree
-
-
 def run(arguments: list[str], *more: str) -> None:
     """Run a command on tiny models and for two steps: names of models and sizes are replaced, nothing else."""
     fits_teacher = any("/teacher" in word for word in arguments)
@@ -116,10 +110,6 @@ def results(folder: Path, name: str, stage: str = "test") -> dict[str, float]:
     return json.loads((folder / "runs" / name / "results" / f"{stage}.json").read_text())
 
 
-def record(folder: Path, name: str) -> dict[str, object]:
-    return json.loads((folder / "runs" / name / "record.json").read_text())
-
-
 def test_bst_small(here):
     for arguments in [*chain("bst_small"), *(one for one in GRID if one not in chain("bst_small"))]:
         run(arguments)
@@ -136,3 +126,84 @@ def test_bst_small(here):
             assert config["model"]["init_args"]["encoder"]["class_path"].endswith(kind)
             assert config["model"]["init_args"]["encoder"]["init_args"]["normalise"]
     run(["predict", *GRID[0][1:]])
+    run(["predict", "-c", "runs/bst_small-poly-dm_mi-1/config.yaml"])
+    run(GRID[0])  # the same again: finished, nothing is trained, nothing clashes
+
+
+def test_flags_that_the_comments_name(here):
+    flags = re.findall(r"--(alias\.\w+)=(\w+)", opening("base"))
+    flags += [("alias.persona", "own"), ("model.encoder.shared", "false"), ("run.name", "small")]
+    for name, _ in flags[:-3]:
+        assert name.split(".")[1] in yaml.safe_load((EXPERIMENTS / "base.yaml").read_text())["alias"]
+    run(GRID[0], *(f"--{name}={value}" for name, value in flags))
+    config = yaml.safe_load((here / "runs/small/config.yaml").read_text())
+    data, model = config["data"]["init_args"], config["model"]["init_args"]
+    assert (data["negatives"]["random"], data["max_candidates"]) == (64, 4)
+    text = model["text"]["init_args"]
+    assert (text["history"], text["max_context_tokens"], text["max_response_tokens"]) == (3, 64, 32)
+    assert (text["persona"], model["encoder"]["init_args"]["shared"]) == ("own", False)
+    assert len(torch.load(next(here.glob("runs/small/checkpoints/*.ckpt")), weights_only=True)["state_dict"]) > 60
+
+
+def test_blenderbot(here):
+    for arguments in chain("blenderbot"):
+        flags = [] if arguments[0] == "fit" else ["--teacher.name_or_path=blenderbot"]
+        run(arguments, *flags)
+    manifest = json.loads((here / "stores/bst_small_blenderbot/candidates/manifest.json").read_text())
+    assert "BlenderBotTemplate" in json.dumps(manifest)
+    assert results(here, "bst_small_blenderbot-bi-dm_ll-1")["all/examples"] > 0
+
+
+def test_authors(here):
+    for arguments in chain("authors"):
+        run(arguments)
+    for system in ("dm_ll", "dm_mi", "d", "baseline"):
+        assert results(here, f"authors-bi-{system}-1")["blended_skill_talk/hits_at_1_of_16"] >= 0
+    manifest = json.loads((here / "runs/authors-bi-dm_ll-1/index/manifest.json").read_text())
+    assert (manifest["factory"], manifest["responses"]) == ("HNSW32,Flat", 60)
+    index = faiss.read_index(str(here / "runs/authors-bi-dm_ll-1/index/index.faiss"))
+    assert (index.metric_type, index.hnsw.efSearch) == (faiss.METRIC_INNER_PRODUCT, 256)
+    answered = here / "runs/authors-bi-dm_ll-1/predictions/bst_test_dialogues_200.jsonl"
+    assert [len(json.loads(line)) for line in answered.read_text().splitlines()] == [4] * 8
+    for command in ("generate", "score"):
+        run([command, "-c", "experiments/authors.yaml"], "--teacher.name_or_path=blenderbot", "--teacher.dtype=float32")
+    run(
+        ["fit", "-c", "experiments/authors.yaml", "-c", "experiments/dm_ll.yaml"],
+        "--alias.store=stores/authors_blenderbot", "--run.name=own_candidates",
+    )  # fmt: skip
+
+
+def test_sample(here):
+    for arguments in chain("sample"):
+        flags = []
+        if arguments[0] != "fit" or "experiments/quickstart.yaml" in arguments:
+            flags += ["--alias.sample=sample"]
+        if arguments[0] != "fit":
+            flags += ["--store=sample/store"]
+        run(arguments, *flags)
+    assert results(here, "quickstart")["all/examples"] == results(here, "quickstart", "untrained")["all/examples"] > 0
+
+
+def test_your_data(here):
+    fit, augmented = chain("your_data")
+    run(fit)
+    replies = [json.loads(line) for line in Path("my_dialogues.jsonl").read_text().splitlines()]
+    lines = [json.dumps({"context": one["turns"][:1], "replies": ["i love it ."]}) for one in replies]
+    Path("replies.jsonl").write_text("\n".join(lines))
+    run(["import", "-c", "experiments/your_data.yaml"], "--replies=replies.jsonl", "--store=stores/mine",
+        "--alias.dialogues=my_dialogues.jsonl")  # fmt: skip
+    run(augmented)
+    assert results(here, "mine-d")["all/examples"] == results(here, "mine")["all/examples"] > 0
+
+
+@pytest.mark.data
+def test_base_reads_the_real_data_and_drops_its_leaks(g2r_data, caplog):
+    arguments = ["-c", str(EXPERIMENTS / "base.yaml"), f"--alias.data={g2r_data}"]
+    data = ExperimentCLI("generate", arguments, ("data",)).build("data")
+    assert len(data.train_examples) == 333_625  # of 334,612; the rest stand in DailyDialog's validation set
+    assert "dropped 131 training dialogues that stand in an evaluation set" in caplog.text
+    assert len({example.id for example in data.train_examples}) == len(data.train_examples)
+    counts = {name: len(examples_of(found)) for name, found in data.dialogues["test"].items()}
+    assert counts == {
+        "blended_skill_talk": 5482, "convai2": 7801, "empathetic_dialogues": 8423, "wizard_of_wikipedia": 6765,
+    }  # fmt: skip

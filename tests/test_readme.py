@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tiny import WORDS, write_dialogues, write_encoder
 
 from g2r_lightning.cli import main
+from tiny import WORDS, write_dialogues, write_encoder
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,7 +87,9 @@ def test_commands_run_as_they_are_printed(document, workplace, tiny_teacher, mon
 
 
 def test_make_targets_of_the_documents_exist():
-    named = {words[1] for name in ("README.md", "docs/your-own-data.md") for words in commands(name) if words[0] == "make"}
+    named = {
+        words[1] for name in ("README.md", "docs/your-own-data.md") for words in commands(name) if words[0] == "make"
+    }
     assert {"quickstart", "test"} <= named
     for target in named:
         subprocess.run(["make", "-n", target, "G2R_DATA=x"], cwd=ROOT, check=True, capture_output=True)

@@ -9,18 +9,20 @@ from typing import Any
 
 from tiny import WORDS, write_dialogues
 
-EXTRA = (
-    "cmu_dog_train", "cmu_dog_valid", "esconv_train", "esconv_valid", "msc_session2_valid", "msc_session3_valid",
-    "msc_session4_valid", "msc_session5_valid", "topical_chat_valid_freq", "topical_chat_valid_rare",
-    "wizard_of_internet_valid",
+PLAIN = (
+    "convai2/train_part", "convai2/personachat_test", "blended_skill_talk/valid", "blended_skill_talk/test",
+    "wizard_of_wikipedia/valid", "wizard_of_wikipedia/test", "extra/cmu_dog_train", "extra/cmu_dog_valid",
+    "extra/esconv_train", "extra/esconv_valid", "extra/msc_session2_valid", "extra/msc_session3_valid",
+    "extra/msc_session4_valid", "extra/msc_session5_valid", "extra/topical_chat_valid_freq",
+    "extra/topical_chat_valid_rare", "extra/wizard_of_internet_valid",
 )  # fmt: skip
 
 
 def write_data(folder: Path) -> Path:
     """Write all the files that the experiments read."""
-    for name in ("convai2/train_part", "convai2/personachat_test", "blended_skill_talk/valid", "blended_skill_talk/test",
-                 "wizard_of_wikipedia/valid", "wizard_of_wikipedia/test", *(f"extra/{one}" for one in EXTRA)):  # fmt: skip
-        write_dialogues(folder / f"{name}.jsonl", count=4 if "extra" in name else 8, dataset=name.replace("/", "_"))
+    for name in PLAIN:
+        count = 24 if name.endswith("test") else 3  # an evaluation set needs 20 responses for its candidate lists
+        write_dialogues(folder / f"{name}.jsonl", count=count, dataset=name.replace("/", "_"))
     for split in ("train", "valid", "test"):
         _write(folder / f"empathetic_dialogues/{split}.csv", _empathetic(split))
     for split in ("train", "validation"):
@@ -46,7 +48,9 @@ def _empathetic(split: str) -> list[str]:
     rows = ["conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags"]
     for number, turns in enumerate(_dialogues(f"empathetic {split}")):
         for place, text in enumerate(turns, start=1):
-            rows.append(f"hit:{number}_conv:{number},{place},sad,a bad day,{place % 2},{text.replace(',', '_comma_')},,")
+            rows.append(
+                f"hit:{number}_conv:{number},{place},sad,a bad day,{place % 2},{text.replace(',', '_comma_')},,"
+            )
     return rows
 
 

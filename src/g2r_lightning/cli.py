@@ -26,6 +26,7 @@ COMMANDS = {
     "import": "make a candidate store from the authors' release, or from replies that an LLM already wrote",
     "export": "write a candidate store in the authors' JSONL",
 }
+STOPPED = "stopped; run the same command again to go on"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: command and its flags; those of the process by default.
 
     Returns:
-        Exit status: 0, or 2 for what the person at the keyboard can mend.
+        Exit status: 0, 2 for what the person at the keyboard can mend, or 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -54,7 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except G2RError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("stopped; run the same command again to go on", status=130)
+        return _fail(STOPPED, status=130)
+    except SystemExit as end:
+        if end.code == 1:  # what Lightning 2.6 makes of Ctrl-C
+            return _fail(STOPPED, status=130)
+        return end.code if isinstance(end.code, int) else 0  # after --help and --print_config
     return 0
 
 

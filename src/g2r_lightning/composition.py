@@ -63,7 +63,8 @@ def read_tree(file: str) -> Tree:
         OSError: the file cannot be read.
         yaml.YAMLError: it is not YAML, or no mapping.
     """
-    tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    with Path(file).open(encoding="utf-8") as stream:  # its name is in the parser's complaints
+        tree = yaml.safe_load(stream)
     if tree is not None and not isinstance(tree, dict):
         raise yaml.YAMLError(f"{file}: an experiment is a mapping of sections, this is a {type(tree).__name__}")
     return tree or {}

@@ -6,15 +6,19 @@ failure, this module walks the composed files and flags beside the constructors'
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
 from g2r_lightning.composition import Tree, imported, laid_over, parameters, read_tree
+
+NO_SECTIONS = {"help", "config", "print_config", "print_shtab"}
 
 
 def explain(error: Exception, arguments: Sequence[str], parser: Any) -> str:
@@ -25,13 +29,13 @@ def explain(error: Exception, arguments: Sequence[str], parser: Any) -> str:
         arguments: the flags of the command.
         parser: the parser, for its top-level keys.
     """
-    sections = sorted({action.dest.split(".")[0] for action in parser._actions} - {"help", "config", "print_config"})
+    sections = sorted({action.dest.split(".")[0] for action in parser._actions} - NO_SECTIONS)
     try:
         tree = composed(arguments)
     except (OSError, yaml.YAMLError) as broken:
         return f"cannot read the configuration: {' '.join(str(broken).split())}"
     for path, known in unknown_keys(tree, sections):
-        nearest = get_close_matches(path[-1], known, 1, cutoff=0.5)
+        nearest = get_close_matches(path[-1], known, 1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known here: {', '.join(sorted(known))}"
         return f"unknown key '{'.'.join(path)}'; {hint}"
     text = str(error).strip()
@@ -44,7 +48,7 @@ def composed(arguments: Sequence[str]) -> Tree:
     flags: list[tuple[str, Any]] = []
     waiting: str | None = None
     for argument in arguments:
-        if waiting is not None:
+        if waiting is not None and not argument.startswith("--"):
             flags.append((waiting, argument))
             waiting = None
         elif argument.startswith("-"):
@@ -56,7 +60,7 @@ def composed(arguments: Sequence[str]) -> Tree:
     for name, value in flags:
         if name in ("c", "config"):
             tree = laid_over(tree, read_tree(value))
-        elif name != "print_config":
+        elif name.split(".")[0] not in NO_SECTIONS:
             _set(tree, name.rstrip("+").split("."), value)
     return tree
 
@@ -92,7 +96,21 @@ def _unknown_in(value: Any, path: list[str], owner: Any) -> Iterator[tuple[list[
         if known is not None and name not in known:
             yield [*path, name], known
         else:
-            yield from _unknown_in(item, [*path, name], None)
+            yield from _unknown_in(item, [*path, name], _group(owner, name))
+
+
+def _group(owner: Any, name: str) -> Any:
+    """Return the dataclass of a parameter that is a group of settings, ``None`` where it is none."""
+    for cls in inspect.getmro(owner) if inspect.isclass(owner) else ():
+        own = vars(cls).get("__init__")
+        try:
+            hint = get_type_hints(own).get(name) if own is not None else None
+        except (NameError, TypeError):  # a type that is imported for type checkers alone
+            continue
+        for kind in (hint, *get_args(hint)):
+            if inspect.isclass(kind) and is_dataclass(kind):
+                return kind
+    return None
 
 
 def _flattened(value: Tree) -> Tree:
@@ -124,24 +142,32 @@ def _set(tree: Tree, path: list[str], value: Any) -> None:
 
 
 def innermost(text: str) -> str:
-    r"""Return the deepest complaint of a parser's tree of alternatives, led by the key it is about.
+    r"""Return the deepest complaints of a parser's tree of alternatives, led by the key they are about.
 
     >>> innermost('Parser key "model":\n  Errors:\n    - Parser key "alpha":\n        Expected a <class \'float\'>')
     'model.alpha: Expected a float'
     """
+    unresolved = re.search(r"^\s*(Interpolation .*)\n\s*full_key: (\S+)", text, re.MULTILINE)
+    if unresolved:
+        return f"{unresolved[2]}: {unresolved[1]}"
     keys: list[tuple[int, str]] = []
-    found: tuple[int, str, list[str]] | None = None
+    found: tuple[int, list[str]] = (-1, [])
+    alternatives: list[str] = []
     for line in text.splitlines():
         said = line.strip().removeprefix("- ")
         depth = len(line) - len(line.lstrip())
         named = re.match(r'Parser key "([^"]+)":', said)
         if named:
             keys = [(at, key) for at, key in keys if at < depth] + [(depth, named[1])]
-        elif said and not said.startswith(_NOISE) and (found is None or depth > found[0]):
-            found = (depth, said, [key for at, key in keys if at < depth])
-    if found is None:
+        elif said and not said.startswith(_NOISE):
+            path = [key for at, key in keys if at < depth]
+            if depth > found[0]:
+                found, alternatives = (depth, path), []
+            if found == (depth, path):
+                alternatives.append(said)
+    if not alternatives:
         return text.strip()
-    _, said, path = found
+    path, said = found[1], "; or ".join(dict.fromkeys(alternatives))
     said = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", said)
     said = re.sub(r"typing\.Literal\[([^\]]+)\]", r"one of \1", said).replace("Expected a one of", "Expected one of")
     return f"{'.'.join(path)}: {said}" if path else said

@@ -84,6 +84,13 @@ class PredictSettings:
     form: Literal["replies", "dialogue"] = "replies"
 
 
+class StrictParser(LightningArgumentParser):
+    """A parser without abbreviated flags: jsonargparse makes one of the same class for every nested group."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+
+
 class ExperimentCLI(LightningCLI):
     """Parse an experiment; build sections on demand.
 
@@ -109,9 +116,10 @@ class ExperimentCLI(LightningCLI):
             seed_everything_default=0,
             run=False,
             args=list(arguments),
+            parser_class=StrictParser,
+            auto_configure_optimizers=False,  # optimiser and schedule are settings of the model
             parser_kwargs={
                 "parser_mode": "omegaconf+",  # interpolations are resolved after files and flags are composed
-                "allow_abbrev": False,
                 "exit_on_error": False,
                 "prog": f"python -m g2r_lightning {command}",
                 "description": None,
@@ -195,8 +203,9 @@ class ExperimentCLI(LightningCLI):
         return RunSettings(**vars(self.config.run))
 
     def saved_config(self) -> str:
-        """Return the composed configuration as YAML, without what belongs to one command only."""
+        """Return the composed configuration as YAML, without what belongs to one command or one call only."""
         config = self.config.clone()
         for key in ("config", "ckpt_path"):
             config.pop(key, None)
+        config.run.on_existing = "resume"  # else a run's own configuration would destroy the run
         return str(self.parser.dump(config, skip_none=False, skip_validation=True))

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import zipfile
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -65,7 +66,7 @@ class RunFolder:
         if on_existing == "overwrite" and (self.folder / CONFIG).is_file():
             shutil.rmtree(self.folder)
         if not (self.folder / CONFIG).is_file():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            if self.folder.is_dir() and not all(map(_made_by_evaluation, self.folder.iterdir())):
                 raise ConfigError(
                     f"{self.folder} exists and is no run of this project; choose another --run.name, or move it away"
                 )
@@ -157,6 +158,24 @@ def environment() -> dict[str, Any]:
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def readable_checkpoint(path: str | Path) -> str:
+    """Return the path of a checkpoint after a look at its outside.
+
+    Raises:
+        ConfigError: there is no such file, or it is no checkpoint, or one that was cut short.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"--ckpt_path={path}: no such file")
+    if not zipfile.is_zipfile(path):  # its directory stands at the end, so a file that was cut short has none
+        raise ConfigError(f"--ckpt_path={path}: no checkpoint, or a damaged one; name another")
+    return str(path)
+
+
+def _made_by_evaluation(path: Path) -> bool:
+    """Whether ``validate``, ``test`` or ``predict`` leaves such a thing in a folder without a run."""
+    return path.name in ("results", "examples", "predictions", "hparams.yaml") or path.name.startswith("events.out.")
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

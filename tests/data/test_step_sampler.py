@@ -70,8 +70,8 @@ def test_length_grouping_saves_padding_and_still_shuffles():
     assert len(grouped[-1].examples) == 3  # the step that is not full comes last
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("taken", [0, 1, 4, 6, 7])
+@pytest.mark.filterwarnings("ignore:.*create 2 worker processes")  # a test may have one core
+@pytest.mark.parametrize(("taken", "workers"), [(0, 0), (1, 0), (4, 0), (6, 0), (7, 0), (4, 2)])
 def test_a_resumed_epoch_has_the_steps_that_are_left(taken, workers):
     def loader() -> ResumableLoader:
         return ResumableLoader(Keys(), StepSampler(20, 3, seed=1), workers)

@@ -20,13 +20,16 @@ from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import G2RError
 
 FIRST_TOKEN = 100  # response row r is the single token FIRST_TOKEN + r, so that a column tells its text
+FOUR = NegativeSampling(4)
 
 
 class Made:
     """A training set of single-token texts; ``own[i]`` are the candidates of context i."""
 
-    def __init__(self, folder: Path, own, extra=(), negatives=NegativeSampling(4), **options) -> None:
-        candidates = [[c if isinstance(c, ScoredCandidate) else ScoredCandidate(c, "generated") for c in o] for o in own]
+    def __init__(self, folder: Path, own, extra=(), negatives=FOUR, **options) -> None:
+        candidates = [
+            [c if isinstance(c, ScoredCandidate) else ScoredCandidate(c, "generated") for c in o] for o in own
+        ]
         self.responses = ResponseSet()
         for candidate in (c for o in candidates for c in o):
             self.responses.add(candidate.response, candidate.source)
@@ -124,10 +127,10 @@ def test_a_known_candidate_that_was_not_sampled_is_no_in_batch_negative(tmp_path
 pools = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5), min_size=2, max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(pools, st.integers(1, 3), st.integers(1, 10), st.booleans(), st.integers(0, 5))
 def test_rules_of_negatives(tmp_path_factory, pool, most, random, in_batch, step):
-    """No candidate of the global batch, sampled or not, is drawn; the draw is distinct, as many as there are, shared."""
+    """No candidate of the global batch, sampled or not, is drawn; the draw is distinct, full and shared."""
     own = [[f"r{number}" for number in numbers] for numbers in pool]
     made = Made(
         tmp_path_factory.mktemp("rules"), own, [f"r{n}" for n in range(18)], NegativeSampling(random, in_batch),
@@ -158,7 +161,7 @@ def test_more_than_ten_candidates_are_sampled_uniformly_and_reproducibly(tmp_pat
     texts = [f"r{n}" for n in range(20)]
     made = Made(tmp_path, [texts], "abcdef")
     counts: Counter[str] = Counter()
-    epochs = 1200
+    epochs = 600
     for epoch in range(epochs):
         batch = made.set[StepKey(epoch, 0, (0,))]
         sampled = made.named(batch, batch.candidates)[0]
@@ -166,20 +169,16 @@ def test_more_than_ten_candidates_are_sampled_uniformly_and_reproducibly(tmp_pat
         counts.update(sampled)
     deviation = math.sqrt(epochs * 0.5 * 0.5)
     assert all(abs(counts[text] - epochs / 2) < 5 * deviation for text in texts), counts
-    again, other = made.set[StepKey(3, 7, (0,))], made.set[StepKey(4, 7, (0,))]
-    assert made.named(again, again.candidates) == made.named(*_with_candidates(made, StepKey(3, 0, (0,))))
-    assert made.named(again, again.candidates) != made.named(other, other.candidates)
-
-
-def _with_candidates(made: Made, key: StepKey) -> tuple[CandidateBatch, torch.Tensor]:
-    batch = made.set[key]
-    return batch, batch.candidates
+    keys = (StepKey(3, 0, (0,)), StepKey(3, 7, (0,)), StepKey(4, 0, (0,)))
+    first, other_step, other_epoch = (made.named(batch, batch.candidates) for batch in map(made.set.__getitem__, keys))
+    assert first == other_step  # a context's sample depends on seed, epoch and example alone
+    assert first != other_epoch
 
 
 def test_negatives_are_uniform_over_what_may_be_drawn(tmp_path):
     made = Made(tmp_path, [["a"], ["b"]], [f"r{n}" for n in range(12)], NegativeSampling(3))
     counts: Counter[str] = Counter()
-    steps = 1200
+    steps = 600
     for step in range(steps):
         counts.update(made.texts(made.set[StepKey(0, step, (0,))])[1:])
     assert set(counts) == {"b", *(f"r{n}" for n in range(12))}
@@ -195,6 +194,7 @@ def test_a_single_candidate_and_a_set_too_small_for_any_negative(tmp_path):
     assert batch.negatives.tolist() == [[False]]
 
 
+@pytest.mark.filterwarnings("ignore:.*create 2 worker processes")  # a test may have one core
 def test_a_batch_is_the_same_whichever_worker_makes_it(tmp_path):
     own = [[f"c{i}", f"c{i + 1}", f"g{i}", f"h{i}"] for i in range(14)]
     batches = []
@@ -219,7 +219,7 @@ def test_a_missing_score_names_its_example(tmp_path, broken):
 def test_settings_out_of_range_are_refused(tmp_path):
     with pytest.raises(ValueError, match="max_candidates=0"):
         Made(tmp_path, [["a"]], "bc", max_candidates=0)
-    with pytest.raises(ValueError, match="negatives.random=-1"):
+    with pytest.raises(ValueError, match=r"negatives\.random=-1"):
         NegativeSampling(-1)
     with pytest.raises(ValueError, match="something to beat"):
         NegativeSampling(0)

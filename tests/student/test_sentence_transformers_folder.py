@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import WORDS, write_encoder
 
 from g2r_lightning.data.tokens import pad
 from g2r_lightning.student import BiEncoder, StudentText
+from tiny import WORDS, write_encoder
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from g2r_lightning.errors import ConfigError
+
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Run one command of the command line.
 
     Raises:
-        G2RError: whatever the person at the keyboard can mend.
+        G2RError: whatever the person at the keyboard can mend, what Lightning's Trainer refuses included.
     """
+    try:
+        _run(command, arguments)
+    except Exception as error:
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+        if isinstance(error, MisconfigurationException):
+            raise ConfigError(f"the trainer refuses its settings: {error}") from error
+        raise
+
+
+def _run(command: str, arguments: Sequence[str]) -> None:
     if command == "fit":
         from g2r_lightning.commands.fit import fit
 

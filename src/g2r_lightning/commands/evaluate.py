@@ -8,9 +8,10 @@ from pathlib import Path
 
 from g2r_lightning.callbacks import RandomState, WritePredictions
 from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, DataError
-from g2r_lightning.runs import RunFolder
+from g2r_lightning.runs import RunFolder, readable_checkpoint
 from g2r_lightning.student import RetrievalStudent
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
         assert writer is not None
         log.info("wrote the replies to %d contexts to %s", len(data.contexts_to_answer), writer.output)
         return
+    if command == "validate" and isinstance(data, DialogueDataModule) and not data.validation_names:
+        raise ConfigError(
+            "no validation set: name one under data.init_args.validation, or set data.init_args.validation_share"
+        )
     action = trainer.validate if command == "validate" else trainer.test
     action(model, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     from g2r_lightning.summary import print_results
@@ -56,9 +61,7 @@ def _checkpoint(given: str | None, run: RunFolder) -> str | None:
                 f"{run.folder} has no checkpoint: run `python -m g2r_lightning fit` with the same experiment first, "
                 f"name one with --ckpt_path, or evaluate the untrained model with --ckpt_path={UNTRAINED}"
             )
-    if not path.is_file():
-        raise ConfigError(f"--ckpt_path={given}: no such file")
-    return str(path)
+    return readable_checkpoint(path)
 
 
 def _writer(cli: ExperimentCLI, run: RunFolder) -> WritePredictions:

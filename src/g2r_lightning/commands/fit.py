@@ -13,8 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from g2r_lightning.callbacks import RandomState, RetrievalEvaluation
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import AugmentedDialogueDataModule, DialogueDataModule
-from g2r_lightning.errors import G2RError
-from g2r_lightning.runs import RunFolder, environment, now
+from g2r_lightning.runs import RunFolder, environment, now, readable_checkpoint
 from g2r_lightning.store import CandidateStore, describe_data
 from g2r_lightning.student import RetrievalStudent
 
@@ -40,12 +39,15 @@ def fit(arguments: Sequence[str]) -> None:
     if checkpoint is None and state == "resume":
         checkpoint = str(run.last_checkpoint)
         log.info("going on from %s", checkpoint)
+    if checkpoint is not None:
+        checkpoint = readable_checkpoint(checkpoint)
     data, model = cli.build("data", "model")
     trainer = cli.build_trainer()
     run.update_record(**environment(), seed=cli.config.seed_everything, started=now(), status="running")
     if settings.test_untrained and not run.results("untrained"):
         _test(trainer, model, data, "untrained", None)
-        seed_everything(cli.config.seed_everything, verbose=False)  # training draws the same, tested before or not
+    if cli.config.seed_everything is not False:  # training draws the same, tested before or not
+        seed_everything(cli.config.seed_everything, workers=True, verbose=False)
     if isinstance(data, DialogueDataModule):
         run.update_record(data=data_facts(data))
     _train(trainer, model, data, checkpoint, run)
@@ -60,10 +62,11 @@ def fit(arguments: Sequence[str]) -> None:
 def _train(
     trainer: Trainer, model: LightningModule, data: LightningDataModule, checkpoint: str | None, run: RunFolder
 ) -> None:
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        run.update_record(status="interrupted", stopped=now())
-        raise G2RError(f"stopped at step {trainer.global_step}; run the same command again to go on")
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except BaseException:
+        run.update_record(status="interrupted", steps=trainer.global_step, stopped=now())
+        raise
 
 
 def data_facts(data: DialogueDataModule) -> dict[str, Any]:

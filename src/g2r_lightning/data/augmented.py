@@ -57,11 +57,13 @@ class AugmentedDialogueDataModule(DialogueDataModule):
         length_grouping: bool = True,
         num_workers: int = 0,
         seed: int = 0,
+        evaluation_seed: int = 0,
         cache_dir: str = ".cache/g2r_lightning",
     ) -> None:
         super().__init__(
             train, validation, test, validation_share, test_share, drop_leaks, response_files, negatives,
-            max_candidates, batch_size, evaluation_batch_size, choices, length_grouping, num_workers, seed, cache_dir,
+            max_candidates, batch_size, evaluation_batch_size, choices, length_grouping, num_workers, seed, evaluation_seed,
+            cache_dir,
         )  # fmt: skip
         if store is None and teacher_score in ("ll", "mi"):
             raise ConfigError(
@@ -114,7 +116,7 @@ class AugmentedDialogueDataModule(DialogueDataModule):
             own = [ScoredCandidate(c.response, c.source, self._given_score(c), c.positive) for c in example.candidates]
             if not any(c.source == ORIGINAL for c in own):
                 own.insert(0, ScoredCandidate(example.response, ORIGINAL))
-            result.append(own)
+            result.append(sorted(own, key=lambda c: c.source != ORIGINAL))  # a release may have it anywhere
         return result
 
     def _given_score(self, candidate: Candidate) -> float:

@@ -50,7 +50,8 @@ class DialogueDataModule(LightningDataModule):
         choices: N of the seeded candidate lists of hits@1/N.
         length_grouping: batches of contexts of similar length; less padding, the same examples.
         num_workers: processes that make batches; changes no result.
-        seed: of shuffles, draws of negatives and of candidate lists.
+        seed: of shuffles and of draws of candidates and negatives.
+        evaluation_seed: of candidate lists and of the dialogues set aside; keep it, so that runs are tested on the same.
         cache_dir: where tokens are kept, by content; safe to delete.
     """
 
@@ -71,6 +72,7 @@ class DialogueDataModule(LightningDataModule):
         length_grouping: bool = True,
         num_workers: int = 0,
         seed: int = 0,
+        evaluation_seed: int = 0,
         cache_dir: str = ".cache/g2r_lightning",
     ) -> None:
         super().__init__()
@@ -99,6 +101,7 @@ class DialogueDataModule(LightningDataModule):
         self.length_grouping = length_grouping
         self.num_workers = num_workers
         self.seed = seed
+        self.evaluation_seed = evaluation_seed
         self.cache_dir = Path(cache_dir)
         self.contexts_to_answer: list[Example] = []
         self.dropped_leaks = 0
@@ -121,7 +124,7 @@ class DialogueDataModule(LightningDataModule):
                 log.warning("dropped %d training dialogues that stand in an evaluation set", self.dropped_leaks)
         for stage, share in self.shares.items():
             if share:
-                train, found[stage][HELD_OUT] = split_share(train, share, f"{stage}:{self.seed}")
+                train, found[stage][HELD_OUT] = split_share(train, share, f"{stage}:{self.evaluation_seed}")
         if not train:
             raise ConfigError("no training dialogue is left: check data.init_args.train and what was dropped")
         return {"train": {"train": train}, **found}
@@ -267,7 +270,8 @@ class DialogueDataModule(LightningDataModule):
     def _evaluation_set(self, name: str, examples: list[Example]) -> EvaluationSet:
         tokens = context_table(self.text, examples, self.cache_dir)
         return EvaluationSet(
-            name, examples, tokens, self.text.pad_id, self.response_set, self.evaluation_batch_size, self.seed,
+            name, examples, tokens, self.text.pad_id, self.response_set, self.evaluation_batch_size,
+            self.evaluation_seed,
             self.choices, *self._share(),
         )  # fmt: skip
 

@@ -80,7 +80,7 @@ def load_index(folder: Path) -> tuple[ResponseIndex, StudentEncoder, StudentText
         if size != facts["bytes"]:
             raise G2RError(f"{path}: {size} bytes, but {facts['bytes']} were written; build the index again")
     table = pq.read_table(folder / "responses.parquet")
-    embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
+    embeddings = np.load(folder / "embeddings.npy", mmap_mode="c", allow_pickle=False)  # torch warns of read-only ones
     faiss_index = None
     if (folder / "index.faiss").is_file() and importlib.util.find_spec("faiss") is not None:
         import faiss
@@ -118,9 +118,11 @@ def verify(folder: Path) -> None:
         G2RError: names the files that are not as they were written.
     """
     files = read_manifest(folder)["files"]
-    changed = [name for name, facts in files.items() if _described(folder / name) != facts]
+    changed = [
+        name for name, facts in files.items() if not (folder / name).is_file() or _described(folder / name) != facts
+    ]
     if changed:
-        raise G2RError(f"{folder}: changed since they were written: {', '.join(changed)}; build the index again")
+        raise G2RError(f"{folder}: changed or lost since they were written: {', '.join(changed)}; build it again")
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -76,11 +76,15 @@ class ResponseIndex:
         Returns:
             Scores (B, k) float32 and rows (B, k) int64, best first.
         """
-        k = min(k, len(self))
-        if contexts.ndim == 2 and self.faiss_index is not None:
-            scores, rows = self.faiss_index.search(np.ascontiguousarray(contexts.cpu().numpy(), np.float32), k)
-            return torch.from_numpy(scores), torch.from_numpy(rows)
-        return best_by_blocks(contexts.cpu(), torch.from_numpy(self.embeddings), k, score)
+        k, contexts, embeddings = min(k, len(self)), contexts.cpu(), torch.from_numpy(self.embeddings)
+        if contexts.ndim != 2 or self.faiss_index is None:
+            return best_by_blocks(contexts, embeddings, k, score)
+        found = self.faiss_index.search(np.ascontiguousarray(contexts.numpy(), np.float32), k)
+        scores, rows = torch.from_numpy(found[0]), torch.from_numpy(found[1])
+        short = (rows < 0).any(dim=1)  # the cells that an approximate index visits may hold fewer than k
+        if bool(short.any()):
+            scores[short], rows[short] = best_by_blocks(contexts[short], embeddings, k, score)
+        return scores, rows
 
 
 def best_by_blocks(contexts: Tensor, responses: Tensor, k: int, score: ScoreBlock) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ that was fitted under other settings than the configuration's. Retrieval metrics
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.optim import AdamW
 
 from g2r_lightning.data.batches import CandidateBatch, EvaluationBatch
 from g2r_lightning.errors import ConfigError, G2RError
+from g2r_lightning.hub import position_limit
 from g2r_lightning.losses import G2RLoss
 from g2r_lightning.optimisation import Schedule
 from g2r_lightning.student.encoders import StudentEncoder
@@ -46,6 +48,7 @@ class RetrievalStudent(LightningModule):
         super().__init__()
         self.encoder = encoder
         self.text = (text or StudentText()).bind(encoder.name_or_path)
+        check_lengths(self.text, position_limit(encoder.response_tower.model.config))
         self.loss = loss or G2RLoss()
         self._build_optimizer = optimizer or (lambda parameters: AdamW(parameters, lr=5e-5))
         self.schedule = schedule
@@ -54,8 +57,15 @@ class RetrievalStudent(LightningModule):
         """Return the loss of one step, and log every term of it, also those of weight 0.
 
         Raises:
+            ConfigError: the loss asks for teacher scores and there are none.
             G2RError: the loss is not finite; names the examples of the step.
         """
+        if batch.teacher_scores is None and self.loss.alpha > 0:
+            raise ConfigError(
+                f"model.init_args.loss.init_args.alpha={self.loss.alpha} needs teacher scores, and the data has none: "
+                "train on g2r_lightning.data.AugmentedDialogueDataModule with a store that `score` has filled, or set "
+                "alpha to 0"
+            )
         scores = self.encoder(batch.context_ids, batch.context_mask, batch.response_ids, batch.response_mask)
         out = self.loss(scores, batch.positives, batch.negatives, batch.teacher_scores, batch.candidates)
         if not torch.isfinite(out.total):
@@ -103,11 +113,11 @@ class RetrievalStudent(LightningModule):
             raise ConfigError("this checkpoint holds no student of g2r_lightning; fit one, or name another --ckpt_path")
         mine = self.describe()
         clashes = [
-            f"model.init_args.{part}.{key}: the checkpoint has {fitted[part].get(key)!r}, the configuration {value!r}"
+            f"{setting_name(part, key)}: the checkpoint has {fitted[part].get(key)!r}, the configuration {value!r}"
             for part in mine
             for key, value in mine[part].items()
             if fitted[part].get(key) != value
-        ]
+        ] or other_weights(checkpoint["state_dict"], self.state_dict())
         if clashes:
             raise ConfigError(
                 "checkpoint and configuration disagree; use the run's own config.yaml, or set\n  "
@@ -128,3 +138,34 @@ class RetrievalStudent(LightningModule):
         if dataset is None:
             return str(examples.tolist())
         return ", ".join(dataset.ids[i] for i in examples.tolist()[:5]) + (" ..." if len(examples) > 5 else "")
+
+
+def setting_name(part: str, key: str) -> str:
+    """Return the configuration key of a setting of the encoder or the text."""
+    return f"model.init_args.{part}." + ("class_path" if key == "class" else f"init_args.{key}")
+
+
+def check_lengths(text: StudentText, limit: int | None) -> None:
+    """Refuse texts longer than the encoder's positions reach.
+
+    Args:
+        text: with the longest context and response.
+        limit: how many tokens the encoder reads; ``None`` where it knows no limit.
+
+    Raises:
+        ConfigError: names the setting and both numbers.
+    """
+    for name in ("max_context_tokens", "max_response_tokens"):
+        if limit is not None and getattr(text, name) > limit:
+            raise ConfigError(
+                f"{setting_name('text', name)}={getattr(text, name)}: this encoder reads at most {limit} tokens"
+            )
+
+
+def other_weights(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> list[str]:
+    """Return one line about the first tensor that one of two students lacks or has in another shape."""
+    for name in sorted({*there, *here}):
+        one, other = (tuple(weights[name].shape) if name in weights else None for weights in (there, here))
+        if one != other:
+            return [f"{setting_name('encoder', 'name_or_path')}: {name} is {one} in the checkpoint, {other} here"]
+    return []

@@ -1,0 +1,93 @@
+"""From a context to replies, with both kinds of students."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from g2r_lightning.index import ResponseIndex, encode_rows, save_index
+from g2r_lightning.inference import Reply, Responder
+from g2r_lightning.student import BiEncoder, PolyEncoder, StudentText
+
+TEXTS = ["yes .", "no , never .", "i love pizza", "hello , how are you ?", "what a sad movie !", "😀"]
+
+
+@pytest.fixture(params=["bi", "poly", "first"])
+def bot(request, tiny_encoder_folder) -> Responder:
+    torch.manual_seed(0)
+    name = str(tiny_encoder_folder)
+    encoder = {
+        "bi": lambda: BiEncoder(name, shared=False),
+        "poly": lambda: PolyEncoder(name, codes=4),
+        "first": lambda: PolyEncoder(name, codes=4, code_type="first", normalise=True, output_scale=3.0),
+    }[request.param]().eval()
+    text = StudentText(max_context_tokens=24).bind(name)
+    rows = [torch.tensor(ids).numpy() for ids in text.encode_responses(TEXTS)]
+    vectors = encode_rows(encoder.encode_responses, rows, text.pad_id, torch.device("cpu"))
+    sources = ["original", "generated", *["approved"] * 4]
+    return Responder(ResponseIndex(TEXTS, sources, vectors.numpy()), encoder, text)
+
+
+@torch.no_grad()
+def brute_force(bot: Responder, context: list[str]) -> list[tuple[float, str]]:
+    """Score every text with the context alone, one pair at a time."""
+    (ids,) = bot.text.encode_contexts([context])
+    scored = []
+    for text in TEXTS:
+        (own,) = bot.text.encode_responses([text])
+        tensors = [
+            torch.tensor([ids]),
+            torch.ones(1, len(ids)).long(),
+            torch.tensor([own]),
+            torch.ones(1, len(own)).long(),
+        ]
+        scored.append((bot.encoder(*tensors).item(), text))
+    return sorted(scored, reverse=True)
+
+
+CONTEXTS = [["hi"], ["do you like pizza ?", "yes !", "why ?"], ["dog " * 500, "a cat ?"], ["привет 🍕"]]
+
+
+def test_replies_are_the_best_of_all_pairs(bot):
+    for context, replies in zip(CONTEXTS, bot.respond_all(CONTEXTS, k=3), strict=True):
+        expected = brute_force(bot, context)[:3]
+        assert [reply.text for reply in replies] == [text for _, text in expected]
+        for reply, (score, _) in zip(replies, expected, strict=True):
+            assert reply.score == pytest.approx(score, abs=1e-4)
+            assert reply.source == bot.index.sources[TEXTS.index(reply.text)]
+
+
+def test_one_context_is_answered_as_in_a_batch(bot):
+    for context, together in zip(CONTEXTS, bot.respond_all(CONTEXTS, k=6), strict=True):
+        alone = bot.respond(context, k=6)
+        assert [reply.text for reply in alone] == [reply.text for reply in together]
+
+
+def test_an_index_on_disk_answers_alike(bot, tmp_path):
+    save_index(tmp_path / "index", bot.index, bot.encoder, bot.text, {})
+    assert Responder.load(tmp_path / "index").respond_all(CONTEXTS, k=6) == bot.respond_all(CONTEXTS, k=6)
+
+
+def test_more_replies_than_there_are(bot):
+    replies = bot.respond(["hi"], k=100)
+    assert sorted(reply.text for reply in replies) == sorted(TEXTS)
+    assert isinstance(replies[0], Reply)
+
+
+@pytest.mark.parametrize("context", [[], "hi there", ["hi", None], ()])
+def test_what_is_no_context_is_refused(bot, context):
+    with pytest.raises(ValueError, match="a context is a list of at least one utterance"):
+        bot.respond(context)
+
+
+def test_counts_out_of_range(bot):
+    with pytest.raises(ValueError, match="k=0"):
+        bot.respond(["hi"], k=0)
+    assert bot.respond_all([]) == []
+
+
+def test_persona_lines_reach_students_that_read_them(tiny_encoder_folder, bot):
+    before = bot.respond(["hi"], k=6)
+    assert bot.respond(["hi"], k=6, persona=["i love dog"]) == before  # this one was not trained with persona lines
+    bot.text = StudentText(persona="own").bind(str(tiny_encoder_folder))
+    assert bot.respond(["hi"], k=6, persona=["i love dog"]) != before

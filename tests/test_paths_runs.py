@@ -1,0 +1,163 @@
+"""Files that appear whole or not at all, and the folder of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.paths import atomic_path, resolve_path
+from g2r_lightning.runs import RunFolder, differences, environment, readable_checkpoint
+
+CONFIG = "seed_everything: 1\nrun: {name: x}\ndata: {batch_size: 8, files: [a, b]}\ntrainer: {max_epochs: 2}\n"
+
+
+def changed(**values: object) -> str:
+    tree = yaml.safe_load(CONFIG)
+    for key, value in values.items():
+        section, _, name = key.partition("__")
+        tree[section] = {**tree[section], name: value} if name else value
+    return yaml.safe_dump(tree)
+
+
+def checkpoint(folder: Path, name: str, age: int = 0) -> Path:
+    path = folder / "checkpoints" / name
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("data", "weights")
+    os.utime(path, (1e9 - age, 1e9 - age))
+    return path
+
+
+# -- paths
+
+
+def test_a_path_of_the_package_and_one_of_the_user(monkeypatch, tmp_path):
+    assert resolve_path("package:sample/train.jsonl").is_file()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_path("~/x.jsonl") == tmp_path / "x.jsonl"
+    assert resolve_path(Path("a/b")) == Path("a/b")
+
+
+def test_a_file_appears_whole_and_its_folder_with_it(tmp_path):
+    with atomic_path(tmp_path / "new" / "file") as temporary:
+        temporary.write_text("whole")
+        assert not (tmp_path / "new" / "file").exists()
+    assert (tmp_path / "new" / "file").read_text() == "whole"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    def write() -> None:
+        with atomic_path(tmp_path / "file") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("killed")
+
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(RuntimeError, match="killed"):
+        write()
+    assert (tmp_path / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# -- what differs
+
+
+def test_differences_name_key_and_both_values():
+    old = {"a": {"b": 1, "c": [1, {"d": 2}]}, "run": {"name": "x"}, "alias": {"k": 1}, "e": None}
+    new = {"a": {"b": 2, "c": [1, {"d": 3}]}, "run": {"name": "y"}, "alias": {"k": 2}, "f": None}
+    assert differences(old, new) == ["a.b: there 1, here 2", "a.c.1.d: there 2, here 3"]
+    assert differences(old, old) == []
+    assert differences({"a": [1, 2]}, {"a": [1]}) == ["a.1: there 2, here None"]
+
+
+def test_names_limits_and_displays_are_no_difference():
+    old = {"trainer": {"max_epochs": 1, "max_steps": -1, "enable_progress_bar": True, "precision": "32"}}
+    new = {"trainer": {"max_epochs": 3, "max_steps": 10, "enable_progress_bar": False, "precision": "32"}}
+    assert differences(old, new) == []
+    new["trainer"]["precision"] = "bf16"
+    assert differences(old, new) == ["trainer.precision: there '32', here 'bf16'"]
+
+
+# -- the life of a folder
+
+
+def test_a_new_folder_keeps_its_configuration(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    assert run.open(CONFIG, "resume") == "new"
+    assert (run.folder / "config.yaml").read_text() == CONFIG
+    assert run.record() == {}
+    assert run.last_checkpoint is run.best_checkpoint is None
+    assert run.results("test") == {}
+
+
+def test_a_run_that_stopped_goes_on_and_one_that_finished_does_not(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.open(CONFIG, "resume")
+    run.update_record(status="interrupted")
+    assert run.open(CONFIG, "resume") == "new"  # it never came to a checkpoint
+    checkpoint(run.folder, "a.ckpt")
+    assert run.open(CONFIG, "resume") == "resume"
+    run.update_record(status="finished", steps=3)
+    assert run.open(CONFIG, "resume") == "finished"
+    assert run.open(changed(run={"name": "moved"}), "resume") == "finished"
+    assert run.record() == {"status": "finished", "steps": 3}
+    assert run.open(changed(trainer__max_epochs=3), "resume") == "resume"
+
+
+def test_other_settings_are_refused_once_there_is_something_to_lose(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.open(CONFIG, "resume")
+    assert run.open(changed(data__batch_size=4), "resume") == "new"
+    checkpoint(run.folder, "a.ckpt")
+    with pytest.raises(ConfigError, match=r"data\.batch_size: there 4, here 8") as error:
+        run.open(CONFIG, "resume")
+    assert "--run.on_existing=overwrite" in str(error.value)
+    assert run.open(CONFIG, "overwrite") == "new"
+    assert run.last_checkpoint is None
+
+
+def test_a_folder_of_something_else_is_refused_and_what_evaluation_left_is_not(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    for name in ("results/test.json", "examples/x.parquet", "hparams.yaml", "events.out.tfevents.1", "predictions/a"):
+        (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.folder / name).write_text("{}")
+    assert run.open(CONFIG, "resume") == "new"
+    (run.folder / "config.yaml").unlink()
+    (run.folder / "notes.txt").write_text("mine")
+    for on_existing in ("resume", "overwrite"):
+        with pytest.raises(ConfigError, match="no run of this project"):
+            run.open(CONFIG, on_existing)
+    assert (run.folder / "notes.txt").read_text() == "mine"
+
+
+def test_newest_and_best_checkpoint(tmp_path):
+    run = RunFolder(tmp_path)
+    old, new = checkpoint(tmp_path, "z.ckpt", age=10), checkpoint(tmp_path, "a.ckpt")
+    assert run.last_checkpoint == run.best_checkpoint == new
+    run.update_record(best_checkpoint="z.ckpt")
+    assert run.best_checkpoint == old
+    old.unlink()
+    assert run.best_checkpoint == new
+
+
+def test_a_checkpoint_is_looked_at_before_it_is_loaded(tmp_path):
+    path = checkpoint(tmp_path, "a.ckpt")
+    assert readable_checkpoint(path) == str(path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ConfigError, match=r"a\.ckpt: no checkpoint, or a damaged one"):
+        readable_checkpoint(path)
+    with pytest.raises(ConfigError, match="no such file"):
+        readable_checkpoint(tmp_path / "nowhere.ckpt")
+
+
+def test_the_record_of_the_surroundings_is_plain_data():
+    found = json.loads(json.dumps(environment()))
+    assert found["versions"]["torch"]
+    assert found["machine"]["cores"] >= 1
+    assert set(found["git"] or {"commit": "", "changed": False}) == {"commit", "changed"}
