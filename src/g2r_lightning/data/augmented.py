@@ -62,8 +62,8 @@ class AugmentedDialogueDataModule(DialogueDataModule):
     ) -> None:
         super().__init__(
             train, validation, test, validation_share, test_share, drop_leaks, response_files, negatives,
-            max_candidates, batch_size, evaluation_batch_size, choices, length_grouping, num_workers, seed, evaluation_seed,
-            cache_dir,
+            max_candidates, batch_size, evaluation_batch_size, choices, length_grouping, num_workers, seed,
+            evaluation_seed, cache_dir,
         )  # fmt: skip
         if store is None and teacher_score in ("ll", "mi"):
             raise ConfigError(

@@ -51,7 +51,7 @@ class DialogueDataModule(LightningDataModule):
         length_grouping: batches of contexts of similar length; less padding, the same examples.
         num_workers: processes that make batches; changes no result.
         seed: of shuffles and of draws of candidates and negatives.
-        evaluation_seed: of candidate lists and of the dialogues set aside; keep it, so that runs are tested on the same.
+        evaluation_seed: of candidate lists and of dialogues set aside; keep it, so that runs are tested alike.
         cache_dir: where tokens are kept, by content; safe to delete.
     """
 
@@ -271,8 +271,7 @@ class DialogueDataModule(LightningDataModule):
         tokens = context_table(self.text, examples, self.cache_dir)
         return EvaluationSet(
             name, examples, tokens, self.text.pad_id, self.response_set, self.evaluation_batch_size,
-            self.evaluation_seed,
-            self.choices, *self._share(),
+            self.evaluation_seed, self.choices, *self._share(),
         )  # fmt: skip
 
     def _loader(self, dataset: ContextSet) -> DataLoader[Any]:
