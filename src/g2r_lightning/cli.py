@@ -87,6 +87,8 @@ def _quieten() -> None:
     # Lightning 2.6 calls jsonargparse's old names; gone with jsonargparse 5, which setup.cfg excludes.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+    # Lightning 2.6 uses a name of torch's pytrees that torch 2.13 deprecates
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # Whole batches are made in the dataset (batch_size=None); more loader workers are the user's choice.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty")

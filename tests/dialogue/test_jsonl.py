@@ -18,6 +18,7 @@ def test_all_fields(fixtures):
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
+        ({"turns": ["a", "b"], "first_target": 0}, '"first_target" is 0; it names the first response turn'),
         ([], "a dialogue must be an object, not a list"),
         ({}, '"turns" must be a list, not null or missing'),
         ({"turns": "hi"}, '"turns" must be a list, not a string'),
@@ -44,3 +45,11 @@ def test_hostile_lines(write, line):
     reader = JsonlReader(str(path))
     assert len(list(reader)) == 1
     assert [skip.line for skip in reader.skipped] == [2]
+
+
+@pytest.mark.parametrize(("responders", "expected"), [("both", ["c", "d"]), ("second", ["d"])])
+def test_first_target_of_a_dialogue_keeps_its_opening_as_context(tmp_path, responders, expected):
+    path = tmp_path / "dialogues.jsonl"
+    path.write_text(json.dumps({"turns": ["a", "b", "c", "d"], "first_target": 2}) + "\n")
+    (dialogue,) = JsonlReader(str(path), responders=responders)
+    assert [example.response for example in dialogue.examples()] == expected

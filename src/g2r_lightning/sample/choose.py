@@ -1,7 +1,8 @@
 """Choose the sample's dialogues: ``python -m g2r_lightning.sample.choose DATA OUT``.
 
 Dialogues of each set are ordered by a hash of their id, so the choice is random and the same everywhere; the first go
-to test, the next to validation, the next to train. A dialogue belongs to one file alone.
+to test, the next to validation, the next to train. A dialogue belongs to one file alone. Blended Skill Talk opens with
+a seed pair taken from other sets: context only, so its responses begin with turn 2.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ SOURCES = {
     "blended_skill_talk/valid.jsonl": {"test": 100, "validation": 40, "train": 220},
     "wizard_of_wikipedia/valid.jsonl": {"test": 60, "validation": 20, "train": 80},
 }
+FIRST_TARGET = {"blended_skill_talk": 2}
 
 
 def choose(data: Path, out: Path) -> dict[str, int]:
@@ -30,11 +32,18 @@ def choose(data: Path, out: Path) -> dict[str, int]:
         lines = (data / source).read_text(encoding="utf-8").splitlines()
         ordered = iter(sorted(lines, key=lambda line: hashlib.blake2b(json.loads(line)["id"].encode()).digest()))
         for split, size in sizes.items():
-            chosen[split].extend(next(ordered) for _ in range(size))
+            chosen[split].extend(_marked(next(ordered)) for _ in range(size))
     out.mkdir(parents=True, exist_ok=True)
     for split, lines in chosen.items():
         (out / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return {split: len(lines) for split, lines in chosen.items()}
+
+
+def _marked(line: str) -> str:
+    """Return a dialogue's line with its first response turn, where that is not the second turn."""
+    record = json.loads(line)
+    first = FIRST_TARGET.get(record["dataset"])
+    return line if first is None else json.dumps({**record, "first_target": first}, ensure_ascii=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,8 +1,8 @@
 """The project's own form, and the easiest one to write: one JSON object a line.
 
 ``{"turns": ["hi", "hello", ...]}`` is enough. ``id`` and ``dataset`` name the dialogue (file name and line by default);
-``personas`` (two lists of lines), ``knowledge`` (lines for the whole dialogue) and ``candidates`` (turn -> published
-candidate list) are optional.
+``personas`` (two lists of lines), ``knowledge`` (lines for the whole dialogue), ``candidates`` (turn -> published
+candidate list) and ``first_target`` (the first turn that may be a response) are optional.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from g2r_lightning.dialogue.types import Dialogue
 
 
 class JsonlReader(DialogueReader):
-    """Read ``{"id", "dataset", "turns", "personas", "knowledge", "candidates"}``, one dialogue a line."""
+    """Read ``{"id", "dataset", "turns", "personas", "knowledge", "candidates", "first_target"}``, one dialogue a line."""
 
     default_dataset: ClassVar[str] = "dialogues"
 
@@ -40,10 +40,19 @@ class JsonlReader(DialogueReader):
             id=str(_given(record, "id", f"{self.path.stem}-{number}")),
             dataset=as_text(_given(record, "dataset", self.dataset), '"dataset"'),
             turns=turns,
+            targets=self._targets(record.get("first_target"), len(turns)),
             personas=tuple(as_texts(lines, '"personas"') for lines in personas),
             knowledge=as_texts(record.get("knowledge") or [], '"knowledge"'),
             choices=_choices(record.get("candidates") or {}, len(turns)),
         )
+
+    def _targets(self, first: Any, num_turns: int) -> tuple[int, ...] | None:
+        """Return the response turns of a dialogue that says where they begin; ``None`` where it says nothing."""
+        if first is None:
+            return None
+        if type(first) is not int or first < 1:
+            raise MalformedError(f'"first_target" is {first!r}; it names the first response turn, 1 or more')
+        return tuple(turn for turn in range(1, num_turns, 1 if self.responders == "both" else 2) if turn >= first)
 
 
 def _given(record: dict[str, Any], key: str, default: str) -> Any:
