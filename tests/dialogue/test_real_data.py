@@ -99,7 +99,7 @@ def test_blended_skill_talk_counts_as_published(split, dialogues, guided):
 @pytest.mark.parametrize("path", sorted(DATA.glob("*/*.jsonl")), ids=lambda path: path.stem)
 def test_plain_files(path):
     reader = JsonlReader(str(path))
-    num_lines = sum(1 for line in path.open("rb") if line.strip())
+    num_lines = sum(1 for line in path.read_bytes().splitlines() if line.strip())
     assert len(list(reader)) + len(reader.skipped) == num_lines
     assert len(reader.skipped) <= num_lines // 100, reader.skipped[:3]
 
@@ -147,7 +147,7 @@ def test_parlai_and_plain_blended_skill_talk_agree(write):
         act for (act,) in yaml.safe_load((DATA / "parlai_fixtures/blended_skill_talk_test.yml").read_text())["acts"]
     ]
     (first, *_) = ParlAIReader(str(write("a.txt", as_parlai_text(acts))))
-    plain = json.loads((DATA / "blended_skill_talk/test.jsonl").open().readline())
+    plain = json.loads((DATA / "blended_skill_talk/test.jsonl").read_bytes().splitlines()[0])
     assert first.turns[0] == "Social anxiety"  # the topic, which ParlAI's text cannot tell from an utterance
     assert [" ".join(turn.split()) for turn in first.turns[1:]] == plain["turns"]
     assert list(first.personas[0]) == plain["personas"][1]  # the guided worker's

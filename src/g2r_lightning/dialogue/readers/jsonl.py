@@ -16,7 +16,7 @@ from g2r_lightning.dialogue.types import Dialogue
 
 
 class JsonlReader(DialogueReader):
-    """Read ``{"id", "dataset", "turns", "personas", "knowledge", "candidates", "first_target"}``, one dialogue a line."""
+    """Read one dialogue a line, an object with ``turns`` and the optional fields named above."""
 
     default_dataset: ClassVar[str] = "dialogues"
 
