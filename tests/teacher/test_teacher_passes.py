@@ -11,6 +11,7 @@ from g2r_lightning.dialogue import Candidate, Example
 from g2r_lightning.errors import G2RError
 from g2r_lightning.store import CandidateStore
 from g2r_lightning.teacher import GenerationReport, Prior, Sampling, generate_shards, score_shards
+from g2r_lightning.teacher.generator import WrittenText
 
 
 class Parrot:
@@ -21,8 +22,8 @@ class Parrot:
     def __init__(self, replies: list[str], value: float = -2.0) -> None:
         self.replies, self.value = replies, value
 
-    def generate(self, contexts: Sequence[Example], sampling: Sampling, seed: int) -> list[list[str]]:
-        return [list(self.replies) for _ in contexts]
+    def generate(self, contexts: Sequence[Example], sampling: Sampling, seed: int) -> list[list[WrittenText]]:
+        return [[WrittenText(text) for text in self.replies] for _ in contexts]
 
     def log_likelihood(self, contexts: Any, candidates: Sequence[Sequence[str]]) -> list[list[tuple[float, int]]]:
         offset = 0.0 if contexts is not None else -1.0

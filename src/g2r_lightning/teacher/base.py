@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,25 +21,29 @@ from transformers import AutoTokenizer
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.hub import missing_model, position_limit, resolve_model
-from g2r_lightning.teacher.batching import pack, stable_seed
+from g2r_lightning.teacher.batching import mask, pack, pad
+from g2r_lightning.teacher.decoding import sample_replies, uniforms
 from g2r_lightning.teacher.folders import replaced_folder
-from g2r_lightning.teacher.generation import frozen, generation_config, no_generation_defaults
+from g2r_lightning.teacher.generation import beam_replies, frozen
+from g2r_lightning.teacher.generator import Generator, WrittenText
+from g2r_lightning.teacher.prefix import Prefix, label_log_likelihoods, vocabulary_at
 from g2r_lightning.teacher.sampling import Sampling
 from g2r_lightning.teacher.template import TurnTemplate
 from g2r_lightning.teacher.templates import template_from
 
-Precision = Literal["float32", "bfloat16", "float16", "float64"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Scores = list[list[tuple[float, int]]]
 TEMPLATE_FILE = "g2r_template.json"
 
 
-class Teacher(ABC):
+class Teacher(Generator):
     """A generative model behind one interface; see the subclasses for the two families.
 
     Args:
         name_or_path: hub name, folder, or ``package:<module>``.
         template: how contexts and responses become tokens; by default the one saved with the model, else the family's.
-        dtype: type of the weights when generating and scoring.
+        dtype: type of the weights when generating and scoring; ``auto`` takes bfloat16 on a device that is good at it
+            (a recent GPU, a CPU with AVX512-BF16 or AMX), else float32. Fine-tuning begins from float32.
         revision: branch, tag or commit on the hub.
         tokens_per_forward: most padded tokens of one forward pass when scoring; bounds memory.
         rows_per_batch: most replies decoded together when generating.
@@ -49,7 +53,7 @@ class Teacher(ABC):
         self,
         name_or_path: str,
         template: TurnTemplate | None = None,
-        dtype: Precision = "float32",
+        dtype: Precision = "auto",
         revision: str | None = None,
         tokens_per_forward: int = 4096,
         rows_per_batch: int = 128,
@@ -114,6 +118,11 @@ class Teacher(ABC):
         device: torch.device = self.model.device
         return device
 
+    @property
+    def precision(self) -> str:
+        """The type of the weights; what ``auto`` means on this machine."""
+        return native_precision() if self.dtype == "auto" else self.dtype
+
     def to(self, device: torch.device | str) -> Teacher:
         """Move the model, and return the teacher itself."""
         self.model.to(device)
@@ -139,8 +148,25 @@ class Teacher(ABC):
         """Return ``(B, T, vocabulary)`` for a batch of :meth:`batch`."""
 
     @abstractmethod
+    def read(self, contexts: Sequence[list[int]]) -> Prefix:
+        """Run the tokens of contexts once, up to where a reply begins."""
+
+    @abstractmethod
+    def after(self, prefix: Prefix, tokens: Tensor) -> Tensor:
+        """Run tokens after contexts that have been read; the prefix grows by them.
+
+        Args:
+            prefix: R rows.
+            tokens: (R, T) int64.
+
+        Returns:
+            (R, T, vocabulary), or (N, vocabulary) inside :func:`vocabulary_at`; position t predicts token t + 1.
+        """
+
+    # -- scoring ---------------------------------------------------------------------------------------------------
+
     def log_likelihood(self, contexts: Sequence[Example] | None, candidates: Sequence[Sequence[str]]) -> Scores:
-        """Score each context's candidates.
+        """Score each context's candidates; a context is read once, see :mod:`g2r_lightning.teacher.prefix`.
 
         Args:
             contexts: as many as ``candidates`` has lists; ``None`` scores every candidate after the empty context.
@@ -150,6 +176,51 @@ class Teacher(ABC):
             For each candidate the sum of natural-log token likelihoods, and the number of tokens summed; the end token
             is counted, context tokens are not.
         """
+        replies = [[self.template.response_ids(text) for text in texts] for texts in candidates]
+        scores: Scores = [[(0.0, 0)] * len(texts) for texts in candidates]
+        cells = [[(i, j) for j in range(len(texts))] for i, texts in enumerate(candidates)]
+        if contexts is None:
+            read, cells = [self.template.empty_context_ids()], [[cell for row in cells for cell in row]]
+        else:
+            read = [self.template.context_ids(example) for example in contexts]
+        wanted = [number for number, own in enumerate(cells) if own]
+        with frozen(self.model):
+            for group in pack([len(read[number]) for number in wanted], self.tokens_per_forward):
+                numbers = [wanted[place] for place in group]
+                inside = [(place, i, j) for place, number in enumerate(numbers) for i, j in cells[number]]
+                sums = self._score(
+                    self.read([read[number] for number in numbers]),
+                    [place for place, _, _ in inside],
+                    [replies[i][j] for _, i, j in inside],
+                )
+                for (_, i, j), total in zip(inside, sums, strict=True):
+                    scores[i][j] = (total, len(replies[i][j]))
+        return scores
+
+    def _score(self, prefix: Prefix, places: Sequence[int], replies: Sequence[list[int]]) -> list[float]:
+        """Return the summed log-likelihood of each reply to contexts that have been read.
+
+        Args:
+            prefix: the contexts.
+            places: which of them each reply answers.
+            replies: tokens, the end token last.
+        """
+        rows = torch.tensor(places, device=self.device)
+        first = torch.tensor([reply[0] for reply in replies], device=self.device)
+        wide = prefix.logits if prefix.logits.dtype == torch.float64 else prefix.logits.float()
+        totals = (wide[rows, first] - torch.logsumexp(wide, dim=1)[rows]).double()
+        longer = [row for row, reply in enumerate(replies) if len(reply) > 1]
+        for chunk in pack([len(replies[row]) - 1 for row in longer], self.tokens_per_forward):
+            own = [longer[place] for place in chunk]
+            read = pad([replies[row][:-1] for row in own], self.tokenizer.pad_token_id, self.device)
+            scored = mask([replies[row][:-1] for row in own], self.device).bool()
+            labels = torch.cat([torch.tensor(replies[row][1:], device=self.device) for row in own])
+            with vocabulary_at(self.model.get_output_embeddings(), scored):
+                logits = self.after(prefix.pick(rows[own]), read)
+            values = torch.zeros(scored.shape, dtype=torch.float64, device=self.device)
+            values[scored] = label_log_likelihoods(logits, labels).double()
+            totals[own] += values.sum(dim=1)
+        return [float(total) for total in totals.tolist()]
 
     @abstractmethod
     def _load_model(self, path: str) -> Any:
@@ -161,11 +232,11 @@ class Teacher(ABC):
 
     # -- generating ------------------------------------------------------------------------------------------------
 
-    def generate(self, contexts: Sequence[Example], sampling: Sampling, seed: int = 0) -> list[list[str]]:
+    def generate(self, contexts: Sequence[Example], sampling: Sampling, seed: int = 0) -> list[list[WrittenText]]:
         """Write ``sampling.num_replies`` replies to each context.
 
-        Contexts of similar length are decoded together; each such batch draws from a generator seeded by ``seed`` and
-        the ids in it, so the same call gives the same replies, whatever was drawn before.
+        Contexts of similar length are decoded together. What is drawn depends on the seed, the example's id, the
+        reply's number and the step alone, so another batch size gives the same replies but for rounding.
 
         Args:
             contexts: examples; their responses are not looked at.
@@ -176,25 +247,40 @@ class Teacher(ABC):
             A list of replies for each context, in the order given; a reply may be empty.
         """
         tokens = [self.template.context_ids(example) for example in contexts]
-        settings = generation_config(sampling, self.tokenizer, self._start_id(), self._end_ids())
-        most = max(1, self.rows_per_batch // sampling.num_replies)
-        replies: list[list[str]] = [[] for _ in contexts]
-        for group in pack([len(row) for row in tokens], self.tokens_per_forward):
-            for start in range(0, len(group), most):
-                rows = group[start : start + most]
-                number = stable_seed(seed, [contexts[row].id for row in rows])
-                texts = self._decode([tokens[row] for row in rows], settings, number)
-                for place, row in enumerate(rows):
-                    replies[row] = texts[place * sampling.num_replies : (place + 1) * sampling.num_replies]
+        replies: list[list[WrittenText]] = [[] for _ in contexts]
+        for rows in self._decoding_batches([len(row) for row in tokens], sampling):
+            names = [contexts[row].id for row in rows]
+            with frozen(self.model):
+                drawn = self._decode([tokens[row] for row in rows], names, sampling, seed)
+            for place, row in enumerate(rows):
+                own = drawn[place * sampling.num_replies : (place + 1) * sampling.num_replies]
+                replies[row] = [self._written(reply) for reply in own]
         return replies
 
-    def _decode(self, contexts: list[list[int]], settings: Any, seed: int) -> list[str]:
+    def _decoding_batches(self, lengths: Sequence[int], sampling: Sampling) -> list[list[int]]:
+        """Return which contexts are decoded together, the longest first."""
+        most = max(1, self.rows_per_batch // sampling.rows)
+        groups = pack(lengths, self.tokens_per_forward)
+        return [group[start : start + most] for group in groups for start in range(0, len(group), most)]
+
+    def _decode(
+        self, contexts: list[list[int]], names: Sequence[str], sampling: Sampling, seed: int
+    ) -> list[list[int]]:
+        """Return the tokens of every reply, the replies to one context one after the other."""
+        if sampling.method == "sample":
+            numbers = uniforms(seed, names, sampling.num_replies, sampling.max_tokens)
+            return sample_replies(self, contexts, sampling, numbers, self._end_ids())
         inputs, skipped = self._prompt(contexts)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with frozen(self.model), torch.random.fork_rng(devices=devices), no_generation_defaults(self.model):
-            torch.manual_seed(seed)
-            output = self.model.generate(**inputs, generation_config=settings)
-        return [self.template.text(row) for row in output[:, skipped:].tolist()]
+        return beam_replies(
+            self.model, inputs, skipped, contexts, sampling, self._start_id(), self._end_ids(), self.tokenizer
+        )
+
+    def _written(self, tokens: list[int]) -> WrittenText:
+        ends = self._end_ids()
+        length = next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
+        finished = length > 0 and tokens[length - 1] in ends
+        words = tokens[: length - 1] if finished else tokens[:length]
+        return WrittenText(self.template.text(words), finished, length)
 
     # -- saving ----------------------------------------------------------------------------------------------------
 
@@ -215,7 +301,7 @@ class Teacher(ABC):
             "name": self.name_or_path,
             "revision": self.revision,
             "weights_hash": self.weights_hash(),
-            "dtype": self.dtype,
+            "dtype": self.precision,
         }
 
     def describe_template(self) -> dict[str, str | int]:
@@ -270,3 +356,14 @@ class Teacher(ABC):
         own = self.model.generation_config.eos_token_id
         more = own if isinstance(own, list) else [own]
         return list(dict.fromkeys([self.template.end, *(token for token in more if token is not None)]))
+
+
+def native_precision() -> str:
+    """Return ``bfloat16`` where the device multiplies it faster than float32, else ``float32``.
+
+    On a CPU without bfloat16 instructions it is a hundred times slower, so nothing is assumed.
+    """
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"

@@ -1,7 +1,8 @@
 """Teachers that only decode: GPT-2, DialoGPT, Llama, Qwen and their like.
 
-Context and reply are one sequence, padded at its end: a causal model cannot see what comes after, so padding needs no
-care when scoring. Generation pads at the beginning instead, so that every row goes on where its context ends.
+Context and reply are one sequence. In training it is padded at its end: a causal model cannot see what comes after.
+Where a context is read once for several replies, it is padded at its beginning, so that every row goes on where its
+context ends; the attention mask and the positions pass over the padding.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from transformers import AutoModelForCausalLM
 
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.hub import position_limit
-from g2r_lightning.teacher.base import Scores, Teacher
-from g2r_lightning.teacher.batching import IGNORED, mask, pack, pad, token_log_likelihoods
+from g2r_lightning.teacher.base import Teacher
+from g2r_lightning.teacher.batching import IGNORED, mask, pad
 from g2r_lightning.teacher.chat_template import ChatTemplate
-from g2r_lightning.teacher.generation import frozen
+from g2r_lightning.teacher.prefix import Prefix
 from g2r_lightning.teacher.template import TurnTemplate
 from g2r_lightning.teacher.templates import CausalTemplate
 
@@ -50,37 +51,34 @@ class CausalTeacher(Teacher):
         logits: Tensor = self.model(**inputs, use_cache=False).logits
         return logits
 
-    def log_likelihood(self, contexts: Sequence[Example] | None, candidates: Sequence[Sequence[str]]) -> Scores:
-        """Score each context's candidates; see :meth:`Teacher.log_likelihood`."""
-        read = self._contexts(contexts, len(candidates))
-        cells = [(i, j) for i, texts in enumerate(candidates) for j in range(len(texts))]
-        pairs = [(read[i], self.template.response_ids(candidates[i][j])) for i, j in cells]
-        scores: Scores = [[(0.0, 0)] * len(texts) for texts in candidates]
-        for chunk in pack([len(context) + len(response) for context, response in pairs], self.tokens_per_forward):
-            with frozen(self.model):
-                sums, counts = self._score([pairs[row] for row in chunk])
-            for row, total, count in zip(chunk, sums, counts, strict=True):
-                i, j = cells[row]
-                scores[i][j] = (total, count)
-        return scores
+    def read(self, contexts: Sequence[list[int]]) -> Prefix:
+        """Run the contexts' tokens, padded at the beginning, and keep their keys and values."""
+        inputs, _ = self._prompt(contexts)
+        output = self.model(**inputs, **self._positions(inputs["attention_mask"]), **self._keep_last(), use_cache=True)
+        return Prefix(output.past_key_values, inputs["attention_mask"], output.logits[:, -1])
 
-    def _contexts(self, contexts: Sequence[Example] | None, rows: int) -> list[list[int]]:
-        if contexts is None:
-            return [self.template.empty_context_ids()] * rows
-        return [self.template.context_ids(example) for example in contexts]
+    def after(self, prefix: Prefix, tokens: Tensor) -> Tensor:
+        """Run tokens of replies after the contexts' keys and values."""
+        prefix.mask = torch.cat([prefix.mask, torch.ones_like(tokens)], dim=1)
+        positions = {name: value[:, -tokens.shape[1] :] for name, value in self._positions(prefix.mask).items()}
+        logits: Tensor = self.model(
+            input_ids=tokens,
+            attention_mask=prefix.mask,
+            past_key_values=prefix.cache,
+            use_cache=True,
+            **positions,
+        ).logits
+        return logits
 
-    def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[list[float], list[int]]:
-        """Score one (context, response) a row; only positions that predict a response token meet the vocabulary."""
-        inputs = self._inputs(pairs, self.device)
-        labels = inputs.pop("labels")
-        first = min(len(context) for context, _ in pairs) - 1
-        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
-            keep = torch.arange(first, labels.shape[1], device=self.device)
-            logits = self.model(**inputs, use_cache=False, logits_to_keep=keep).logits
-        else:
-            logits = self.model(**inputs, use_cache=False).logits[:, first:]
-        sums, counts = token_log_likelihoods(logits, labels[:, first:])
-        return sums.tolist(), counts.tolist()
+    def _positions(self, seen: Tensor) -> dict[str, Tensor]:
+        """Return positions that count tokens and pass over padding, for models that are told them."""
+        if "position_ids" not in inspect.signature(self.model.forward).parameters:
+            return {}
+        return {"position_ids": (seen.cumsum(dim=1) - 1).clamp_min(0)}
+
+    def _keep_last(self) -> dict[str, int]:
+        """Ask for the logits of the last position alone, where a model can be asked."""
+        return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(self.model.forward).parameters else {}
 
     def _inputs(self, pairs: Sequence[tuple[list[int], list[int]]], device: torch.device | str) -> dict[str, Tensor]:
         read = [[*context, *response][:-1] for context, response in pairs]
@@ -106,4 +104,4 @@ class CausalTeacher(Teacher):
         return self.template.max_context_tokens + self.template.max_response_tokens - 1
 
     def _load_model(self, path: str) -> Any:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, self.dtype), revision=self.revision)
+        return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, self.precision), revision=self.revision)

@@ -17,10 +17,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.hub import missing_model, position_limit, resolve_model
-from g2r_lightning.teacher.base import Precision, Scores, Teacher
-from g2r_lightning.teacher.batching import IGNORED, mask, pack, pad, token_log_likelihoods
-from g2r_lightning.teacher.generation import frozen
+from g2r_lightning.teacher.base import Precision, Teacher
+from g2r_lightning.teacher.batching import IGNORED, mask, pad
 from g2r_lightning.teacher.halves import join_halves
+from g2r_lightning.teacher.prefix import Prefix
 from g2r_lightning.teacher.template import EncoderDecoderTemplate, TurnTemplate
 from g2r_lightning.teacher.templates import BlenderBotSmallTemplate, BlenderBotTemplate
 
@@ -33,7 +33,7 @@ class EncoderDecoderTeacher(Teacher):
         encoder_name_or_path: hub name, folder or ``package:<module>`` of the encoder half; needs the other half.
         decoder_name_or_path: the same for the decoder half.
         template: how contexts and responses become tokens.
-        dtype: type of the weights when generating and scoring.
+        dtype: type of the weights when generating and scoring, see :class:`Teacher`.
         revision: branch, tag or commit on the hub.
         tokens_per_forward: most padded tokens of one forward pass when scoring.
         rows_per_batch: most replies decoded together when generating.
@@ -48,7 +48,7 @@ class EncoderDecoderTeacher(Teacher):
         encoder_name_or_path: str | None = None,
         decoder_name_or_path: str | None = None,
         template: TurnTemplate | None = None,
-        dtype: Precision = "float32",
+        dtype: Precision = "auto",
         revision: str | None = None,
         tokens_per_forward: int = 4096,
         rows_per_batch: int = 128,
@@ -86,49 +86,30 @@ class EncoderDecoderTeacher(Teacher):
         logits: Tensor = self.model(**inputs, use_cache=False).logits
         return logits
 
-    def log_likelihood(self, contexts: Sequence[Example] | None, candidates: Sequence[Sequence[str]]) -> Scores:
-        """Score each context's candidates; see :meth:`Teacher.log_likelihood`."""
-        tokens = [[self.template.response_ids(text) for text in texts] for texts in candidates]
-        cells = [[(i, j) for j in range(len(texts))] for i, texts in enumerate(candidates)]
-        if contexts is None:
-            read, cells = [self.template.empty_context_ids()], [[cell for row in cells for cell in row]]
-        else:
-            read = [self.template.context_ids(example) for example in contexts]
-        scores: Scores = [[(0.0, 0)] * len(texts) for texts in candidates]
-        with frozen(self.model):
-            for group in pack([len(row) for row in read], self.tokens_per_forward):
-                inside = [(place, i, j) for place, number in enumerate(group) for i, j in cells[number]]
-                inputs = self._encoder_inputs([read[number] for number in group], self.device)
-                encoded = self.model.get_encoder()(**inputs).last_hidden_state, inputs["attention_mask"]
-                places, replies = [row[0] for row in inside], [tokens[i][j] for _, i, j in inside]
-                for (_, i, j), score in zip(inside, self._score(*encoded, places, replies), strict=True):
-                    scores[i][j] = score
-        return scores
+    def read(self, contexts: Sequence[list[int]]) -> Prefix:
+        """Encode contexts, and run the decoder over its start tokens: that fills the cross-attention's cache."""
+        inputs = self._encoder_inputs(contexts, self.device)
+        hidden = self.model.get_encoder()(**inputs).last_hidden_state
+        start = torch.tensor([self._decoder_start()] * len(contexts), device=self.device)
+        output = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
+            attention_mask=inputs["attention_mask"],
+            decoder_input_ids=start,
+            use_cache=True,
+        )
+        return Prefix(output.past_key_values, inputs["attention_mask"], output.logits[:, -1], hidden)
 
-    def _score(
-        self, hidden: Tensor, attention_mask: Tensor, places: Sequence[int], replies: Sequence[list[int]]
-    ) -> list[tuple[float, int]]:
-        """Score replies to contexts that have been encoded.
-
-        Args:
-            hidden: (C, S, d) float - the encoder's output for C contexts.
-            attention_mask: (C, S) int64 - 1 on the tokens of the contexts.
-            places: (R,) - which of the contexts each reply answers.
-            replies: R rows of tokens.
-        """
-        scores = [(0.0, 0)] * len(replies)
-        for chunk in pack([len(reply) + hidden.shape[1] for reply in replies], self.tokens_per_forward):
-            index = torch.tensor([places[row] for row in chunk], device=hidden.device)
-            inputs: dict[str, Any] = self._decoder_inputs([replies[row] for row in chunk], self.device)
-            labels = inputs.pop("labels")
-            encoded = BaseModelOutput(last_hidden_state=hidden[index])
-            output = self.model(
-                encoder_outputs=encoded, attention_mask=attention_mask[index], use_cache=False, **inputs
-            )
-            sums, counts = token_log_likelihoods(output.logits, labels)
-            for row, total, count in zip(chunk, sums.tolist(), counts.tolist(), strict=True):
-                scores[row] = (total, count)
-        return scores
+    def after(self, prefix: Prefix, tokens: Tensor) -> Tensor:
+        """Run the decoder over tokens of replies; the contexts' cross-attention is in the prefix."""
+        assert prefix.hidden is not None
+        logits: Tensor = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=prefix.hidden),
+            attention_mask=prefix.mask,
+            decoder_input_ids=tokens,
+            past_key_values=prefix.cache,
+            use_cache=True,
+        ).logits
+        return logits
 
     def _encoder_inputs(self, contexts: Sequence[Sequence[int]], device: torch.device | str) -> dict[str, Tensor]:
         tokens = pad(contexts, self.tokenizer.pad_token_id, device)
@@ -174,7 +155,7 @@ class EncoderDecoderTeacher(Teacher):
         return max(self.template.max_context_tokens, self.template.max_response_tokens)
 
     def _load_model(self, path: str) -> Any:
-        return AutoModelForSeq2SeqLM.from_pretrained(path, dtype=getattr(torch, self.dtype), revision=self.revision)
+        return AutoModelForSeq2SeqLM.from_pretrained(path, dtype=getattr(torch, self.precision), revision=self.revision)
 
     def _from_pretrained(self) -> tuple[Any, Any]:
         if self.encoder_name_or_path is None or self.decoder_name_or_path is None:

@@ -71,7 +71,7 @@ def generate_shards(
         replies = teacher.generate(examples, sampling, seed)
         rows: list[CandidateRow] = []
         for example, texts in zip(examples, replies, strict=True):
-            kept = new_replies(example, texts, counts)
+            kept = new_replies(example, [reply.text for reply in texts], counts)
             added = tuple(Candidate(text, GENERATED) for text in kept)
             rows += candidate_rows(dataclasses.replace(example, candidates=(*example.candidates, *added)))
         yield index, rows
