@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -21,7 +22,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from g2r_lightning.composition import with_one_file
 from g2r_lightning.config_errors import explain, innermost
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.teacher.base import Teacher
+from g2r_lightning.filters import ReplyFilter
+from g2r_lightning.store.schema import EXAMPLES_PER_SHARD
+from g2r_lightning.teacher.generator import Generator
 from g2r_lightning.teacher.sampling import Sampling
 
 
@@ -137,12 +140,20 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--alias", type=dict[str, Any], default={}, help="short names for ${alias.name}")
         parser.add_class_arguments(RunSettings, "run")
         parser.add_argument("--store", type=str | None, default=None, help="folder of the candidate store")
-        parser.add_subclass_arguments(Teacher, "teacher", required=False)
+        parser.add_argument("--shard_size", type=PositiveInt, default=EXAMPLES_PER_SHARD, help="contexts a shard")
+        parser.add_subclass_arguments(Generator, "teacher", required=False)
         parser.add_class_arguments(Sampling, "sampling")
+        parser.add_argument("--decodings", type=list[Sampling] | None, default=None, help="several instead of sampling")
+        parser.add_argument("--filters", type=list[ReplyFilter] | None, default=None, help="what drops written replies")
         parser.add_class_arguments(ScoringSettings, "scoring")
         parser.add_class_arguments(PredictSettings, "predict")
         if self.command in ("fit", "validate", "test", "predict"):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
+        if self.command in ("generate", "score"):
+            parser.add_argument("--estimate", type=bool, default=False, help="time a few batches, write nothing")
+        if self.command == "score":
+            parser.add_argument("--candidates", type=str | None, default=None, help="JSONL of contexts and candidates")
+            parser.add_argument("--output", type=str | None, default=None, help="file for their scores")
         if self.command == "import":
             parser.add_argument("--replies", type=str | None, default=None, help="JSONL of contexts and replies")
             parser.add_argument("--source", type=str, default="llm", help="who wrote these replies")
@@ -175,7 +186,7 @@ class ExperimentCLI(LightningCLI):
             ConfigError: a constructor refused its settings.
         """
         chosen = self.config.clone()
-        for name in ("model", "data", "teacher", "trainer"):
+        for name in ("model", "data", "teacher", "trainer", "filters", "decodings"):
             if name not in sections and name in chosen:
                 chosen.pop(name)
         try:

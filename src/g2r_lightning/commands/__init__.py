@@ -33,11 +33,11 @@ def _run(command: str, arguments: Sequence[str]) -> None:
 
         evaluate(command, arguments)
     else:
-        from g2r_lightning.commands import teacher_passes
+        from g2r_lightning.commands import stores, teacher_passes
 
         {
             "generate": teacher_passes.generate,
             "score": teacher_passes.score,
-            "import": teacher_passes.import_candidates,
-            "export": teacher_passes.export_candidates,
+            "import": stores.import_candidates,
+            "export": stores.export_candidates,
         }[command](arguments)

@@ -1,17 +1,18 @@
-"""``generate``, ``score``, ``import`` and ``export``: everything that makes or writes a candidate store."""
+"""``generate`` and ``score``: a teacher's two passes over the training contexts, on any number of devices."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
-import torch
-from tqdm.auto import tqdm
+from lightning.pytorch import Trainer
 
+from g2r_lightning.commands.estimate import estimate_pass
+from g2r_lightning.commands.stores import store_path
 from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
 from g2r_lightning.dialogue import Example
-from g2r_lightning.errors import ConfigError, StoreError
-from g2r_lightning.paths import resolve_path
+from g2r_lightning.errors import ConfigError
 from g2r_lightning.store import (
     CANDIDATE_SCHEMA,
     SCORE_SCHEMA,
@@ -20,127 +21,160 @@ from g2r_lightning.store import (
     candidate_plan,
     candidates_folder,
     describe_data,
-    export_g2r_release,
-    import_replies,
     score_plan,
     scores_folder,
-    write_store_from_examples,
 )
-from g2r_lightning.teacher import GenerationReport, Sampling, Teacher, generate_shards, make_prior, score_shards
+from g2r_lightning.teacher import Prior, Sampling, Teacher, make_prior
+from g2r_lightning.teacher.generator import Generator
+from g2r_lightning.teacher.passes import GenerationReport, Writing, generate_rows, score_rows
+from g2r_lightning.teacher.shards import MakeShard, ShardPass
+from g2r_lightning.teacher.summary import generation_summary, scoring_summary
 
 log = logging.getLogger(__name__)
+PLACES = ("accelerator", "devices", "num_nodes", "strategy")
 
 
 def generate(arguments: Sequence[str]) -> None:
-    """Let the teacher write replies to every training context, into ``<store>/candidates``."""
+    """Let the teacher write replies to every training context, into ``<store>/candidates``.
+
+    Raises:
+        G2RError: the configuration cannot be used, or the folder holds something else.
+    """
     cli = ExperimentCLI("generate", arguments, ("data", "teacher"))
-    store = store_path(cli)
-    data, teacher = cli.build("data", "teacher")
-    _to_accelerator(teacher)
-    sampling = Sampling(**vars(cli.config.sampling))
-    seed = _seed(cli)
+    store, writing = store_path(cli), writing_of(cli)
+    data, generator = cli.build("data", "teacher")
     examples: list[Example] = data.train_examples
     plan = candidate_plan(
-        describe_data(examples), teacher.describe(), teacher.describe_template(), {**sampling.describe(), "seed": seed}
+        describe_data(examples),
+        generator.describe(),
+        generator.describe_template(),
+        writing.describe(),
+        cli.config.shard_size,
     )
     writer = ShardWriter(candidates_folder(store), CANDIDATE_SCHEMA, plan)
-    writer.begin()
+
+    def make(index: int) -> tuple[Any, dict[str, Any]]:
+        rows, report = generate_rows(generator, [examples[i] for i in writer.shard_range(index)], writing)
+        return rows, report.as_dict()
+
+    if cli.config.estimate:
+        estimate_pass(
+            "generate", generator, examples, lambda some: generate_rows(generator, some, writing)[0], CANDIDATE_SCHEMA
+        )
+        return
+    if not run_pass(cli, generator, writer, make, "generating", len(writing.decodings)):
+        return
     report = GenerationReport()
-    pending = writer.pending_shards()
-    work = [(index, [examples[i] for i in writer.shard_range(index)]) for index in pending]
-    with tqdm(total=sum(len(own) for _, own in work), desc="generating", unit="context") as bar:
-        for index, rows in generate_shards(teacher, work, sampling, seed, report):
-            writer.write(index, rows)
-            bar.update(len(writer.shard_range(index)))
+    for counts in writer.notes():
+        report.add(GenerationReport.from_dict(counts))
     manifest = writer.finish()
-    if pending:
-        log.info("%s", report.summary())
     log.info("%s: %d candidates of %d contexts", writer.folder, manifest.num_rows, manifest.num_examples)
+    generation_summary(writer.folder, report)
 
 
 def score(arguments: Sequence[str]) -> None:
-    """Let the teacher score every candidate of the store, into ``<store>/scores/<name>``."""
-    cli = ExperimentCLI("score", arguments, ("data", "teacher"))
+    """Let the teacher score every candidate of the store, into ``<store>/scores/<name>``; or those of a file.
+
+    Raises:
+        G2RError: the configuration cannot be used, or the teacher tells no likelihoods.
+    """
+    cli = ExperimentCLI("score", arguments, ("teacher",))
+    if cli.config.candidates is not None:
+        from g2r_lightning.commands.score_file import score_file
+
+        score_file(cli)
+        return
+    if cli.config.get("data") is None:
+        raise ConfigError(
+            "`score` needs the section 'data' of the store's experiment; give it with -c experiments/x.yaml, or name a "
+            "file of contexts and candidates: --candidates=FILE.jsonl --output=FILE.jsonl"
+        )
     store = CandidateStore(store_path(cli))
     data, teacher = cli.build("data", "teacher")
-    _to_accelerator(teacher)
+    teacher = scoring_teacher(teacher)
     settings = ScoringSettings(**vars(cli.config.scoring))
     examples = {example.id: example for example in data.train_examples}
     store.check_data(describe_data(examples.values()))
     prior = make_prior(settings.prior, list(examples.values()), settings.seed)
-    named = f"{settings.prior}, seed {settings.seed}" if settings.prior.startswith("contexts") else settings.prior
-    plan = score_plan(
-        store.candidates, teacher.describe(), teacher.describe_template(), None if prior is None else named
-    )
+    plan = score_plan(store.candidates, teacher.describe(), teacher.describe_template(), prior_name(settings, prior))
     writer = ShardWriter(scores_folder(store.path, settings.name), SCORE_SCHEMA, plan)
-    writer.begin()
-    pending = writer.pending_shards()
-    work = (
-        (index, [(examples[own.example_id], [c.response for c in own.candidates]) for own in store.shard(index)])
-        for index in pending
-    )
-    with tqdm(total=sum(len(writer.shard_range(index)) for index in pending), desc="scoring", unit="context") as bar:
-        for index, rows in score_shards(teacher, work, prior):
-            writer.write(index, rows)
-            bar.update(len(writer.shard_range(index)))
-    manifest = writer.finish()
-    log.info("%s: %d candidates scored", writer.folder, manifest.num_rows)
 
+    def members(index: int) -> list[tuple[Example, list[str]]]:
+        return [(examples[own.example_id], [c.response for c in own.candidates]) for own in store.shard(index)]
 
-def import_candidates(arguments: Sequence[str]) -> None:
-    """Make a store from candidates that came with the data, or from ``--replies``."""
-    cli = ExperimentCLI("import", arguments, ("data",))
-    store, data = store_path(cli), cli.build("data")
-    if cli.config.replies is not None:
-        log.info("%s", import_replies(cli.config.replies, data.train_examples, store, cli.config.source))
-        return
-    if not any(example.candidates for example in data.train_examples):
-        raise ConfigError(
-            "nothing to import: the training data brings no candidates; name your replies with --replies=FILE (JSONL "
-            'of {"context": [...], "replies": [...]}), or read the authors\' release with '
-            "g2r_lightning.dialogue.readers.G2RReleaseReader"
+    if cli.config.estimate:
+        candidates = {example.id: texts for example, texts in members(0)}
+        some = [examples[key] for key in candidates]
+        estimate_pass(
+            "score",
+            teacher,
+            some,
+            lambda few: score_rows(teacher, [(e, candidates[e.id]) for e in few], prior),
+            SCORE_SCHEMA,
+            whole=store.candidates.num_examples,
         )
-    manifest = write_store_from_examples(store, data.train_examples)
-    log.info("%s: %d candidates of %d contexts", store, manifest.num_rows, manifest.num_examples)
+        return
+    if run_pass(cli, teacher, writer, lambda index: (score_rows(teacher, members(index), prior), {}), "scoring"):
+        manifest = writer.finish()
+        log.info("%s: %d candidates scored", writer.folder, manifest.num_rows)
+        scoring_summary(store, settings.name)
 
 
-def export_candidates(arguments: Sequence[str]) -> None:
-    """Write a store as the authors' JSONL (``--output``)."""
-    cli = ExperimentCLI("export", arguments, ())
-    if cli.config.output is None:
-        raise ConfigError("name the file to write: --output=FILE.jsonl")
-    store = CandidateStore(store_path(cli))
-    scores = None
-    if store.score_names():
-        name = cli.config.scoring.name if cli.config.scoring.name in store.score_names() else None
-        scores = {"ll": store.teacher_scores("ll", name)}
-        if store.score_manifest(name).prior is not None:
-            scores["mi"] = store.teacher_scores("mi", name)
-    log.info("wrote %d lines to %s", export_g2r_release(store, cli.config.output, scores), cli.config.output)
-
-
-def store_path(cli: ExperimentCLI) -> str:
-    """Return the store's folder: ``--store``, else the one that the data section trains from.
+def scoring_teacher(teacher: object) -> Teacher:
+    """Return a teacher that tells likelihoods.
 
     Raises:
-        ConfigError: neither is set.
+        ConfigError: it only writes.
     """
-    path = cli.config.store
-    if path is None and cli.config.get("data") is not None:
-        path = cli.config.data.get("init_args", {}).get("store")
-    if path is None:
-        raise ConfigError("no store is named: set --store=FOLDER, or data.init_args.store in the experiment")
-    return str(resolve_path(path))
+    if isinstance(teacher, Teacher):
+        return teacher
+    raise ConfigError(
+        f"teacher={type(teacher).__name__} writes replies but tells no token likelihoods, so it cannot score them and "
+        "there is nothing to transfer (KD): train with data-level G2R (alpha 0), or score its replies with a teacher "
+        "that runs here: --teacher=g2r_lightning.teacher.CausalTeacher --teacher.name_or_path=..."
+    )
 
 
-def _to_accelerator(teacher: Teacher) -> None:
-    """Move the teacher to a GPU where there is one."""
-    if torch.cuda.is_available():
-        teacher.to("cuda")
+def prior_name(settings: ScoringSettings, prior: Prior | None) -> str | None:
+    """Return what a manifest says of the prior's estimator."""
+    if prior is None:
+        return None
+    return f"{settings.prior}, seed {settings.seed}" if settings.prior.startswith("contexts") else settings.prior
 
 
-def _seed(cli: ExperimentCLI) -> int:
+def writing_of(cli: ExperimentCLI) -> Writing:
+    """Return what the sections ``decodings`` (or ``sampling``), ``filters`` and the seed ask for.
+
+    Raises:
+        ConfigError: the seed is no number.
+    """
     seed = cli.config.seed_everything
     if isinstance(seed, bool):
-        raise StoreError("generate needs a seed: set seed_everything to a number")
-    return int(seed)
+        raise ConfigError("generate needs a seed: set seed_everything to a number")
+    chosen = cli.config.get("decodings") or [cli.config.sampling]
+    filters = cli.build("filters") if cli.config.get("filters") else []
+    return Writing(tuple(Sampling(**vars(one)) for one in chosen), tuple(filters), int(seed))
+
+
+def pass_trainer(cli: ExperimentCLI) -> Trainer:
+    """Return a trainer that has nothing of the experiment's but the devices it runs on."""
+    settings = cli.build("trainer")
+    chosen = {name: settings[name] for name in PLACES if settings.get(name) is not None}
+    return Trainer(
+        **chosen,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        inference_mode=False,
+    )
+
+
+def run_pass(
+    cli: ExperimentCLI, generator: Generator, writer: ShardWriter[Any], make: MakeShard, what: str, rounds: int = 1
+) -> bool:
+    """Run a pass, and return whether this process is the one that finishes the folder."""
+    trainer = pass_trainer(cli)
+    trainer.predict(ShardPass(generator, writer, make, what, rounds), return_predictions=False)
+    return bool(trainer.is_global_zero)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
@@ -26,6 +27,8 @@ from g2r_lightning.store.hashing import file_hash, order_hash
 from g2r_lightning.store.json_file import read_json, write_json
 from g2r_lightning.store.manifest import MANIFEST, PLAN, M, Shard, differences, load_manifest
 from g2r_lightning.store.schema import CandidateRow, ScoreRow, example_starts, rows_to_table, shard_name
+
+NOTES = b"g2r_notes"  # a key of a shard's own metadata, so that rows and notes appear together
 
 
 class ShardWriter(Generic[M]):
@@ -98,12 +101,18 @@ class ShardWriter(Generic[M]):
         for index in self.completed_shards():
             self._footer(index)
 
-    def write(self, index: int, rows: Sequence[CandidateRow] | Sequence[ScoreRow]) -> None:
+    def write(
+        self,
+        index: int,
+        rows: Sequence[CandidateRow] | Sequence[ScoreRow],
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
         """Put shard ``index`` there in one step.
 
         Args:
             index: which shard.
             rows: all candidates of the examples in :meth:`shard_range`, example by example, candidates 0, 1, 2, ...
+            notes: what is to be known of the shard when all are there, as JSON holds it; see :meth:`notes`.
 
         Raises:
             StoreError: a text is no valid Unicode.
@@ -111,8 +120,15 @@ class ShardWriter(Generic[M]):
         """
         _check_rows(rows, len(self.shard_range(index)))
         table = rows_to_table(rows, self.schema)
+        if notes:
+            table = table.replace_schema_metadata({NOTES: json.dumps(notes, sort_keys=True)})
         with atomic_path(self.folder / shard_name(index)) as temporary:
             pq.write_table(table, temporary, compression="zstd")
+
+    def notes(self) -> list[dict[str, Any]]:
+        """Return what was noted of each shard that lies there, in order."""
+        found = (self._footer(index).metadata or {} for index in self.completed_shards())
+        return [json.loads(held[NOTES]) for held in found if NOTES in held]
 
     def finish(self) -> M:
         """Write the manifest and return it; finished already, return it as it is. One process calls this.

@@ -195,6 +195,8 @@ class Teacher(Generator):
                 )
                 for (_, i, j), total in zip(inside, sums, strict=True):
                     scores[i][j] = (total, len(replies[i][j]))
+                if contexts is not None:
+                    self.progress(len(group), len(inside), sum(len(replies[i][j]) for _, i, j in inside))
         return scores
 
     def _score(self, prefix: Prefix, places: Sequence[int], replies: Sequence[list[int]]) -> list[float]:
@@ -255,6 +257,8 @@ class Teacher(Generator):
             for place, row in enumerate(rows):
                 own = drawn[place * sampling.num_replies : (place + 1) * sampling.num_replies]
                 replies[row] = [self._written(reply) for reply in own]
+            done = [reply for row in rows for reply in replies[row]]
+            self.progress(len(rows), len(done), sum(reply.num_tokens for reply in done))
         return replies
 
     def _decoding_batches(self, lengths: Sequence[int], sampling: Sampling) -> list[list[int]]:

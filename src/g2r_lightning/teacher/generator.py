@@ -7,7 +7,8 @@ reply is, which model-level G2R needs; a bare :class:`Generator` cannot, and ``s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from g2r_lightning.dialogue.types import Example
@@ -29,8 +30,24 @@ class WrittenText:
     num_tokens: int = 0
 
 
+def _untold(contexts: int, replies: int, tokens: int) -> None:
+    """Tell nobody."""
+
+
 class Generator(ABC):
     """Write replies to contexts."""
+
+    progress: Callable[[int, int, int], None] = staticmethod(_untold)
+    """Is told what was done, as it is done: contexts, replies and tokens since the last call."""
+
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Tell nobody of what is done inside the block: it is not what is being counted."""
+        watching, self.progress = self.progress, _untold
+        try:
+            yield
+        finally:
+            self.progress = watching
 
     @abstractmethod
     def generate(self, contexts: Sequence[Example], sampling: Sampling, seed: int = 0) -> list[list[WrittenText]]:

@@ -1,0 +1,191 @@
+"""Scoring ten candidates a context: this package against padded pairs, and against lm-eval-harness where it is installed.
+
+``python benchmarks/teacher_scoring.py --data DATA`` (DATA: the folder with ``blended_skill_talk/test.jsonl`` and
+``tokenizers/``). Two shapes with random weights, BlenderBot-small (8+8 layers, 512 dimensions) and GPT-2 small, real
+tokenizers, real dialogues: contexts of exactly 64 tokens, ten human responses each. The ways run in the order A/B/A/B
+in one process; the seconds are the median of the rounds. The scores of all ways are compared with a float64 reference
+that runs one pair at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BlenderbotSmallConfig,
+    BlenderbotSmallForConditionalGeneration,
+    BlenderbotSmallTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2TokenizerFast,
+)
+
+from g2r_lightning.dialogue import Example
+from g2r_lightning.dialogue.readers import JsonlReader
+from g2r_lightning.runs import environment
+from g2r_lightning.teacher import CausalTeacher, EncoderDecoderTeacher
+from g2r_lightning.teacher.batching import pad, token_log_likelihoods
+
+PAIRS = 32
+CANDIDATES = 10
+Scores = list[float]
+
+
+def write_models(data: Path, folder: Path) -> None:
+    """Write both shapes with random weights of a usable spread, beside the real tokenizers."""
+    torch.manual_seed(0)
+    if not (folder / "blenderbot_small/config.json").exists():
+        source = data / "tokenizers/blenderbot_small-90M"
+        tokenizer = BlenderbotSmallTokenizer(str(source / "vocab.json"), str(source / "merges.txt"))
+        ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in
+               (("pad_token_id", "__null__"), ("bos_token_id", "__start__"), ("eos_token_id", "__end__"))}  # fmt: skip
+        config = BlenderbotSmallConfig(vocab_size=len(tokenizer), init_std=0.05, **ids)
+        config.decoder_start_token_id = ids["bos_token_id"]
+        BlenderbotSmallForConditionalGeneration(config).save_pretrained(folder / "blenderbot_small")
+        tokenizer.save_pretrained(folder / "blenderbot_small")
+    if not (folder / "gpt2/config.json").exists():
+        source = data / "tokenizers/gpt2_dialogpt"
+        tokenizer = GPT2TokenizerFast(vocab=str(source / "vocab.json"), merges=str(source / "merges.txt"))
+        GPT2LMHeadModel(GPT2Config(initializer_range=0.05)).save_pretrained(folder / "gpt2")
+        tokenizer.save_pretrained(folder / "gpt2")
+
+
+def pairs_of(data: Path, count: int) -> tuple[list[Example], list[list[str]]]:
+    """Return contexts that are longer than 64 tokens, and ten human responses for each."""
+    dialogues = list(JsonlReader(str(data / "blended_skill_talk/test.jsonl")))
+    examples = [e for d in dialogues for e in d.examples() if sum(len(turn.split()) for turn in e.context) > 80]
+    responses = [turn for dialogue in dialogues for turn in dialogue.turns]
+    chosen = examples[:: max(1, len(examples) // count)][:count]
+    texts = [[chosen[i].response, *responses[i * 37 :: 101][: CANDIDATES - 1]] for i in range(len(chosen))]
+    return chosen, texts
+
+
+def padded_pairs(
+    teacher: Any, model: Any, examples: list[Example], texts: list[list[str]], batch: int = PAIRS
+) -> Scores:
+    """Score pairs in the order given, in padded batches, every pair a row of its own, the whole vocabulary each time."""
+    rows = [(teacher.template.context_ids(e), teacher.template.response_ids(t)) for e, own in zip(examples, texts, strict=True) for t in own]  # fmt: skip
+    scores: Scores = []
+    blank = teacher.tokenizer.pad_token_id
+    with torch.no_grad():
+        for start in range(0, len(rows), batch):
+            some = rows[start : start + batch]
+            if isinstance(teacher, CausalTeacher):
+                inputs = teacher._inputs(some, "cpu")
+                labels = inputs.pop("labels")
+                logits = model(**inputs, use_cache=False).logits
+            else:
+                inputs = {**teacher._encoder_inputs([c for c, _ in some], "cpu"), **teacher._decoder_inputs([r for _, r in some], "cpu")}  # fmt: skip
+                labels = inputs.pop("labels")
+                logits = model(**inputs, use_cache=False).logits
+            scores += token_log_likelihoods(logits, labels)[0].tolist()
+    assert blank is not None
+    return scores
+
+
+def ours(teacher: Any, examples: list[Example], texts: list[list[str]]) -> Scores:
+    """Score with the package's teacher."""
+    return [total for own in teacher.log_likelihood(examples, texts) for total, _ in own]
+
+
+def lm_eval_scorer(folder: Path, teacher: Any, causal: bool) -> Callable[..., Scores] | None:
+    """Return lm-eval-harness's own ``loglikelihood`` over the same tokens, as its authors document it (batch 32)."""
+    try:
+        from lm_eval.api.instance import Instance
+        from lm_eval.models.huggingface import HFLM
+    except ImportError:
+        return None
+    backend = "causal" if causal else "seq2seq"
+    model = HFLM(pretrained=str(folder), backend=backend, device="cpu", batch_size=PAIRS, dtype="float32")
+
+    def run(examples: list[Example], texts: list[list[str]]) -> Scores:
+        # the tokens are ours, so that all ways score the same
+        requests = [(("", ""), teacher.template.context_ids(e), teacher.template.response_ids(t)) for e, own in zip(examples, texts, strict=True) for t in own]  # fmt: skip
+        assert Instance is not None
+        return [total for total, _ in model._loglikelihood_tokens(requests, disable_tqdm=True)]
+
+    return run
+
+
+def measure(name: str, folder: Path, data: Path, contexts: int, rounds: int, precisions: list[str]) -> dict[str, Any]:
+    """Return seconds and differences of all ways for one shape."""
+    causal = name == "gpt2"
+    kind, loader = (CausalTeacher, AutoModelForCausalLM) if causal else (EncoderDecoderTeacher, AutoModelForSeq2SeqLM)
+    examples, texts = pairs_of(data, contexts)
+    teachers = {p: kind(name_or_path=str(folder), dtype=p) for p in precisions}
+    for teacher in teachers.values():
+        teacher.load()
+        teacher.template.max_context_tokens = 64
+    base = teachers["float32"]
+    plain = loader.from_pretrained(folder, dtype=torch.float32).eval()
+    ways: dict[str, Callable[[], Scores]] = {
+        "padded pairs of 32, float32": lambda: padded_pairs(base, plain, examples, texts)
+    }
+    for precision, teacher in teachers.items():
+        ways[f"ours, {precision}"] = lambda teacher=teacher: ours(teacher, examples, texts)
+    harness = lm_eval_scorer(folder, base, causal)
+    if harness is not None:
+        ways["lm-eval-harness, batch 32, float32"] = lambda: harness(examples, texts)
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    scores: dict[str, Scores] = {}
+    for _ in range(rounds):
+        for way, run in ways.items():
+            begun = time.perf_counter()
+            scores[way] = run()
+            seconds[way].append(time.perf_counter() - begun)
+    few = min(8, len(examples))
+    exact = loader.from_pretrained(folder, dtype=torch.float64).eval()
+    reference = padded_pairs(base, exact, examples[:few], texts[:few], batch=1)
+    counts = [len(base.template.response_ids(t)) for own in texts[:few] for t in own]
+    median = {way: statistics.median(times) for way, times in seconds.items()}
+    first = next(iter(median.values()))
+    return {
+        way: {
+            "seconds": round(median[way], 2),
+            "rounds": [round(s, 2) for s in seconds[way]],
+            "times faster than padded pairs": round(first / median[way], 2),
+            "largest difference from float64, nats a token": max(
+                abs(a - b) / n for a, b, n in zip(scores[way], reference, counts, strict=False)
+            ),
+        }
+        for way in ways
+    }
+
+
+def main() -> None:
+    """Measure both shapes and print, or write, JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("G2R_DATA", "data")))
+    parser.add_argument("--models", type=Path, default=Path(".cache/benchmark-models"))
+    parser.add_argument("--contexts", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precisions", nargs="+", default=["float32"], help="add bfloat16 where the CPU is good at it")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    write_models(arguments.data, arguments.models)
+    found = {
+        name: measure(
+            name, arguments.models / name, arguments.data, arguments.contexts, arguments.rounds, arguments.precisions
+        )
+        for name in ("blenderbot_small", "gpt2")
+    }
+    about = environment()
+    text = json.dumps({"results": found, "versions": about["versions"], "machine": about["machine"]}, indent=2)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""``score --candidates=FILE --output=FILE``: the likelihood of any replies to any contexts, not only a store's.
+
+Each line of the file is ``{"context": [...], "candidates": [...]}``: negatives, retrieved replies, another model's. The
+output has the same lines in the same order, each candidate with its sums and counts. The pass runs in shards like any
+other, in a folder beside the output, and goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from g2r_lightning.commands import teacher_passes
+from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
+from g2r_lightning.dialogue import Example
+from g2r_lightning.dialogue.readers.files import read_lines
+from g2r_lightning.errors import ConfigError, DataError
+from g2r_lightning.paths import atomic_path, resolve_path
+from g2r_lightning.store import SCORE_SCHEMA, ScoreManifest, ShardWriter, describe_data
+from g2r_lightning.store.hashing import file_hash
+from g2r_lightning.store.schema import shard_name
+from g2r_lightning.teacher import make_prior
+from g2r_lightning.teacher.passes import score_rows
+
+log = logging.getLogger(__name__)
+
+
+def score_file(cli: ExperimentCLI) -> None:
+    """Score the candidates of ``--candidates`` into ``--output``.
+
+    Raises:
+        ConfigError: no output is named, or the teacher tells no likelihoods.
+        DataError: the file cannot be read, or a line of it is none of these.
+    """
+    if cli.config.output is None:
+        raise ConfigError("name the file for the scores: --output=FILE.jsonl")
+    source, output = resolve_path(cli.config.candidates), Path(cli.config.output)
+    examples, candidates = read_candidates(source)
+    teacher = teacher_passes.scoring_teacher(cli.build("teacher"))
+    settings = ScoringSettings(**vars(cli.config.scoring))
+    prior = make_prior(settings.prior, examples, settings.seed)
+
+    def members(index: int) -> list[tuple[Example, list[str]]]:
+        return [(examples[place], candidates[place]) for place in writer.shard_range(index)]
+
+    plan = ScoreManifest(
+        **dataclasses.asdict(describe_data(examples)),
+        teacher=teacher.describe(),
+        template=teacher.describe_template(),
+        candidates_hash=file_hash(source),
+        prior=teacher_passes.prior_name(settings, prior),
+        examples_per_shard=cli.config.shard_size,
+    )
+    folder = output.with_name(f".{output.name}.parts")
+    writer = ShardWriter(folder, SCORE_SCHEMA, plan)
+    if teacher_passes.run_pass(cli, teacher, writer, lambda i: (score_rows(teacher, members(i), prior), {}), "scoring"):
+        writer.finish()
+        with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(_lines(writer, examples, candidates))
+        shutil.rmtree(folder)
+        log.info("%s: %d candidates of %d contexts", output, sum(map(len, candidates)), len(candidates))
+
+
+def read_candidates(path: Path) -> tuple[list[Example], list[list[str]]]:
+    """Return the contexts of a file and the candidates of each.
+
+    Raises:
+        DataError: names the line that is no context with candidates.
+    """
+    examples: list[Example] = []
+    candidates: list[list[str]] = []
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            context, texts = record["context"], record["candidates"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(path, 'expected {"context": [...], "candidates": [...]}', number) from error
+        if not (_texts(context) and _texts(texts)):
+            raise DataError(path, '"context" and "candidates" must be lists of strings, neither of them empty', number)
+        examples.append(Example(f"{path.stem}:{number}:{len(context)}", tuple(context), ""))
+        candidates.append(texts)
+    if not examples:
+        raise DataError(path, 'the file is empty: expected lines of {"context": [...], "candidates": [...]}')
+    return examples, candidates
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+
+
+def _lines(writer: ShardWriter[Any], examples: list[Example], candidates: list[list[str]]) -> Iterator[str]:
+    """Yield the output's lines, shard by shard."""
+    for index in range(writer.num_shards):
+        table = pq.read_table(writer.folder / shard_name(index)).drop_columns(["example_id", "candidate_id"])
+        rows = iter(table.to_pylist())
+        for place in writer.shard_range(index):
+            scored = [{"text": text, **next(rows)} for text in candidates[place]]
+            line = {"context": list(examples[place].context), "candidates": scored}
+            yield json.dumps(line, ensure_ascii=False) + "\n"

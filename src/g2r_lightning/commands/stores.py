@@ -1,0 +1,59 @@
+"""``import`` and ``export``: candidates that others made, into a store and out of it; and which store is meant."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.paths import resolve_path
+from g2r_lightning.store import CandidateStore, export_g2r_release, import_replies, write_store_from_examples
+
+log = logging.getLogger(__name__)
+
+
+def import_candidates(arguments: Sequence[str]) -> None:
+    """Make a store from candidates that came with the data, or from ``--replies``."""
+    cli = ExperimentCLI("import", arguments, ("data",))
+    store, data = store_path(cli), cli.build("data")
+    if cli.config.replies is not None:
+        log.info("%s", import_replies(cli.config.replies, data.train_examples, store, cli.config.source))
+        return
+    if not any(example.candidates for example in data.train_examples):
+        raise ConfigError(
+            "nothing to import: the training data brings no candidates; name your replies with --replies=FILE (JSONL "
+            'of {"context": [...], "replies": [...]}), or read the authors\' release with '
+            "g2r_lightning.dialogue.readers.G2RReleaseReader"
+        )
+    manifest = write_store_from_examples(store, data.train_examples)
+    log.info("%s: %d candidates of %d contexts", store, manifest.num_rows, manifest.num_examples)
+
+
+def export_candidates(arguments: Sequence[str]) -> None:
+    """Write a store as the authors' JSONL (``--output``)."""
+    cli = ExperimentCLI("export", arguments, ())
+    if cli.config.output is None:
+        raise ConfigError("name the file to write: --output=FILE.jsonl")
+    store = CandidateStore(store_path(cli))
+    scores = None
+    if store.score_names():
+        name = cli.config.scoring.name if cli.config.scoring.name in store.score_names() else None
+        scores = {"ll": store.teacher_scores("ll", name)}
+        if store.score_manifest(name).prior is not None:
+            scores["mi"] = store.teacher_scores("mi", name)
+    log.info("wrote %d lines to %s", export_g2r_release(store, cli.config.output, scores), cli.config.output)
+
+
+def store_path(cli: ExperimentCLI) -> str:
+    """Return the store's folder: ``--store``, else the one that the data section trains from.
+
+    Raises:
+        ConfigError: neither is set.
+    """
+    path = cli.config.store
+    if path is None and cli.config.get("data") is not None:
+        path = cli.config.data.get("init_args", {}).get("store")
+    if path is None:
+        raise ConfigError("no store is named: set --store=FOLDER, or data.init_args.store in the experiment")
+    return str(resolve_path(path))

@@ -1,0 +1,206 @@
+"""``generate`` and ``score`` as a user runs them: one process or two, killed and continued, estimated, on a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from g2r_lightning.cli import main
+from g2r_lightning.store import CandidateStore
+from g2r_lightning.store.manifest import MANIFEST
+from teacher.tiny_models import MAKERS
+from tiny import write_dialogues
+
+EXPERIMENT = """
+seed_everything: 3
+data:
+  class_path: g2r_lightning.data.DialogueDataModule
+  init_args:
+    train: [{class_path: g2r_lightning.dialogue.readers.JsonlReader, init_args: {path: train.jsonl}}]
+teacher:
+  class_path: g2r_lightning.teacher.CausalTeacher
+  init_args: {name_or_path: gpt2, dtype: float64}
+decodings:
+  - {num_replies: 2, max_tokens: 8}
+  - {num_replies: 1, method: beam, num_beams: 3, max_tokens: 8}
+filters:
+  - {class_path: g2r_lightning.filters.Length, init_args: {min_characters: 2}}
+scoring: {name: tiny, prior: "contexts:2"}
+trainer: {accelerator: cpu}
+"""
+SHARD = 4  # contexts; 512 would be one shard here
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher-commands")
+    torch.manual_seed(0)
+    model, tokenizer = MAKERS["gpt2"](folder / "gpt2")
+    model.save_pretrained(folder / "gpt2")
+    tokenizer.save_pretrained(folder / "gpt2")
+    write_dialogues(folder / "train.jsonl", count=24, turns=5)
+    (folder / "x.yaml").write_text(EXPERIMENT)
+    return folder
+
+
+@pytest.fixture
+def here(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+def run(command: str, store: str, *flags: str) -> int:
+    return main([command, "-c", "x.yaml", f"--store={store}", *flags, f"--shard_size={SHARD}"])
+
+
+def start(folder: Path, command: str, store: str, *flags: str) -> subprocess.Popen[bytes]:
+    """Start a command as a process of its own; what it says goes to ``<store>.log``."""
+    words = [sys.executable, "-m", "g2r_lightning", command, "-c", "x.yaml", f"--store={store}", *flags]
+    words.append(f"--shard_size={SHARD}")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with (folder / f"{store}.log").open("ab") as log:
+        return subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
+
+
+def content(store: Path) -> dict[str, Any]:
+    """Return every file's rows and notes, and the manifests, by path."""
+    found: dict[str, Any] = {}
+    for path in sorted(store.rglob("*.parquet")):
+        table = pq.read_table(path)
+        found[str(path.relative_to(store))] = (table.to_pylist(), table.schema.metadata)
+    for path in sorted(store.rglob(MANIFEST)):
+        found[str(path.relative_to(store))] = json.loads(path.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(workplace: Path) -> dict[str, Any]:
+    """The content of a store that one process made without a break."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        assert run("generate", "whole") == 0
+        assert run("score", "whole") == 0
+    return content(workplace / "whole")
+
+
+def test_a_store_is_made_and_told_of(here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    store = CandidateStore("whole")
+    assert len(store.candidates.shards) == 24
+    assert store.candidates.num_examples == 96
+    assert {"original", "generated"} == set(store.table(["source"])["source"].to_pylist())
+    assert store.candidates.sampling["decodings"][1]["num_beams"] == 3
+    assert store.candidates.sampling["filters"][0]["name"] == "Length"
+    summary = (here / "whole/candidates/summary.md").read_text()
+    assert "96 contexts answered" in summary
+    assert "| written | 288 | 100.0% |" in summary
+    assert summary.count("*original*") == 10
+    told = (here / "whole/scores/tiny/summary.md").read_text()
+    assert "generated:" in told
+    assert "original: 96 candidates" in told
+    store.verify()
+
+
+def test_two_processes_make_the_same_store(workplace: Path, whole: dict[str, Any]) -> None:
+    for command in ("generate", "score"):
+        process = start(workplace, command, "two", "--trainer.devices=2", "--trainer.strategy=ddp")
+        assert process.wait(timeout=240) == 0, (workplace / "two.log").read_text()
+    assert content(workplace / "two") == whole
+
+
+@pytest.mark.parametrize("command", ["generate", "score"])
+def test_killed_and_continued_is_the_same_store(here: Path, whole: dict[str, Any], command: str) -> None:
+    store, folder = f"killed-{command}", "candidates" if command == "generate" else "scores/tiny"
+    if command == "score":
+        assert run("generate", store) == 0
+    process = start(here, command, store)
+    while not (found := list((here / store / folder).glob("part-*.parquet"))) and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    process.wait(timeout=60)
+    before = {path: path.stat().st_mtime_ns for path in (here / store / folder).glob("part-*.parquet")}
+    assert 0 < len(found) <= len(before) < 24, (here / f"{store}.log").read_text()
+    assert not (here / store / folder / MANIFEST).exists()
+    assert run(command, store) == 0
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())  # what was there stayed
+    if command == "generate":
+        assert run("score", store) == 0
+    assert content(here / store) == whole
+    assert not list((here / store).rglob("*.tmp"))
+
+
+def test_estimate_writes_nothing(here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("generate", "none", "--estimate=true") == 0
+    printed = capsys.readouterr().out
+    assert "hours on one device" in printed
+    assert "288" in printed  # replies of the whole pass
+    assert not (here / "none").exists()
+    assert run("score", "whole", "--estimate=true", "--scoring.name=other") == 0
+    assert "size of the store" in capsys.readouterr().out
+    assert not (here / "whole/scores/other").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--seed_everything=4"], "sampling.seed: store has 3, this experiment has 4"),
+        (
+            ["--teacher.template=CausalTemplate", "--teacher.template.max_context_tokens=99"]
+            + ["--teacher.template.max_response_tokens=64"],
+            "template.max_context_tokens: store has 192, this experiment has 99",
+        ),
+        (["--teacher.dtype=float32"], 'teacher.dtype: store has "float64", this experiment has "float32"'),
+        (["--filters=null"], "sampling.filters"),
+        (["--decodings=null", "--sampling.max_tokens=5"], "sampling.decodings"),
+    ],
+)
+def test_another_question_to_the_same_folder_is_refused_with_both_values(
+    here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str], flags: list[str], named: str
+) -> None:
+    assert run("generate", "whole", *flags) == 2
+    assert named in capsys.readouterr().err
+    assert content(here / "whole") == whole
+
+
+def test_any_candidates_can_be_scored(here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    store = CandidateStore("whole")
+    stored = list(store.examples())[:20]
+    lines = [{"context": list(e.context), "candidates": [c.response for c in e.candidates]} for e in stored]
+    Path("some.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flags = [
+        "--teacher=CausalTeacher",
+        "--teacher.name_or_path=gpt2",
+        "--teacher.dtype=float64",
+        "--scoring.prior=none",
+    ]
+    assert main(["score", *flags, "--candidates=some.jsonl", "--output=scored.jsonl"]) == 0
+    scored = [json.loads(line) for line in Path("scored.jsonl").read_text().splitlines()]
+    assert [line["context"] for line in scored] == [line["context"] for line in lines]
+    assert [[c["text"] for c in line["candidates"]] for line in scored] == [line["candidates"] for line in lines]
+    known = store.scores("tiny")
+    for example, line in zip(stored, scored, strict=True):
+        rows = store.rows[example.example_id]
+        totals = [c["log_likelihood"] for c in line["candidates"]]
+        assert totals == pytest.approx(known.log_likelihood[rows.start : rows.stop].tolist(), abs=1e-9)
+        assert [c["num_tokens"] for c in line["candidates"]] == known.num_tokens[rows.start : rows.stop].tolist()
+    Path("bad.jsonl").write_text('{"context": ["hi"], "candidates": ["a"]}\n{"context": ["hi"]}\n')
+    assert main(["score", *flags, "--candidates=bad.jsonl", "--output=scored.jsonl"]) == 2
+    assert "bad.jsonl:2:" in capsys.readouterr().err
+
+
+def test_who_only_writes_cannot_score(here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [
+        "--teacher=g2r_lightning.teacher.EndpointTeacher",
+        "--teacher.base_url=http://127.0.0.1:9/v1",
+        "--teacher.model=x",
+    ]
+    assert run("score", "whole", *flags) == 2
+    assert "EndpointTeacher writes replies but tells no token likelihoods" in capsys.readouterr().err
