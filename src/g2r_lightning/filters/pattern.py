@@ -1,0 +1,58 @@
+"""A regular expression that no reply may match."""
+
+from __future__ import annotations
+
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.extras import extra
+from g2r_lightning.filters.base import ReplyFilter, Setting, WrittenReply
+from g2r_lightning.filters.checks import require
+
+
+class Pattern(ReplyFilter):
+    """Drop a reply in which an expression matches anywhere.
+
+    Args:
+        pattern: in Python's syntax, as the ``regex`` package reads it; ``^`` and ``$`` anchor it.
+        ignore_case: match letters of either case.
+        timeout_s: seconds for one reply. What takes longer stops the run with an error instead of hanging it; it is
+            neither kept nor dropped, since that would depend on the machine's speed.
+
+    Raises:
+        ConfigError: the expression is invalid.
+    """
+
+    # `regex` rather than RE2: it is there already (nltk brings it), reads what users know from `re` (look-around,
+    # letters of all scripts in \w and \b; RE2 knows neither, and would silently miss "café" for \bcafé\b), and has a
+    # timeout, which `re` lacks. RE2's linear time is the better guarantee, for a poorer language.
+
+    def __init__(self, pattern: str, ignore_case: bool = True, timeout_s: float = 1.0) -> None:
+        with extra("filters"):
+            import regex
+        require(timeout_s > 0, self.name, "timeout_s", timeout_s, "use more than 0 seconds")
+        require(bool(pattern), self.name, "pattern", repr(pattern), "an empty expression matches every reply")
+        self.pattern = pattern
+        self.ignore_case = ignore_case
+        self.timeout_s = timeout_s
+        try:
+            self._compiled = regex.compile(pattern, regex.IGNORECASE if ignore_case else 0)
+        except regex.error as error:
+            raise ConfigError(f"{self.name}: pattern={pattern!r}: {error}; correct the expression") from error
+
+    def drops(self, reply: WrittenReply) -> bool:
+        """Whether the expression matches.
+
+        Raises:
+            ConfigError: that takes longer than the timeout.
+        """
+        try:
+            return self._compiled.search(reply.text, timeout=self.timeout_s) is not None
+        except TimeoutError as error:
+            raise ConfigError(
+                f"{self.name}: pattern={self.pattern!r} took more than {self.timeout_s} s on one reply to "
+                f"{reply.example.id}: nested repetitions such as (a+)+ do that; write (?>...) or a++ for what need not "
+                "be tried again, or raise timeout_s"
+            ) from error
+
+    def settings(self) -> dict[str, Setting]:
+        """Return the expression; the timeout decides nothing."""
+        return {"pattern": self.pattern, "ignore_case": self.ignore_case}
