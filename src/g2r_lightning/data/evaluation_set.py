@@ -7,6 +7,10 @@ same set, drawn by (seed, example id) alone. *Searching the whole set*: response
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -103,17 +107,7 @@ class EvaluationSet(ContextSet):
 
     def _choose(self, texts: ResponseSet, seed: int, count: int) -> tuple[Tensor, Tensor]:
         """Return text rows of each example's list, the gold one first, and which entries of the matrix exist."""
-        keys = texts.keys()
-        pool = sorted(set(self.gold.tolist()), key=keys.__getitem__)  # the examples' order must not matter
-        pool_keys = [keys[row] for row in pool]
-        lists: list[list[int]] = []
-        for example, gold in zip(self.examples, self.gold.tolist(), strict=True):
-            if example.choices:
-                others = [row for row in dict.fromkeys(texts.add(text) for text in example.choices) if row != gold]
-            else:
-                drawn = draw_distractors(example.id, seed, keys[gold], pool_keys, count - 1)
-                others = [pool[index] for index in drawn]
-            lists.append([gold, *others])
+        lists = candidate_rows(self.examples, self.gold.tolist(), texts, seed, count)
         width = max((len(rows) for rows in lists), default=1)
         matrix = np.zeros((len(lists), width), np.int64)
         valid = np.zeros((len(lists), width), bool)
@@ -121,3 +115,69 @@ class EvaluationSet(ContextSet):
             matrix[index, : len(rows)] = rows
             valid[index, : len(rows)] = True
         return torch.from_numpy(matrix), torch.from_numpy(valid)
+
+
+class CandidateList(NamedTuple):
+    """What one response is ranked among.
+
+    Args:
+        example: the context.
+        texts: the human response, then the others; distinct.
+    """
+
+    example: Example
+    texts: list[str]
+
+
+def candidate_lists(examples: Sequence[Example], seed: int, count: int, most: int) -> list[CandidateList]:
+    """Return the lists of some of a set's examples: the same lists that :class:`EvaluationSet` ranks.
+
+    Args:
+        examples: the whole set, whose responses are the pool of the others.
+        seed: of the others, and of which examples are taken.
+        count: N of the seeded lists.
+        most: how many examples; those whose ids have the lowest hashes, the same in every run and order.
+    """
+    texts = ResponseSet()
+    gold = [texts.add(example.response) for example in examples]
+    drawn = sorted(range(len(examples)), key=lambda row: (_lot(examples[row].id, seed), examples[row].id))[:most]
+    rows = candidate_rows([examples[row] for row in drawn], [gold[row] for row in drawn], texts, seed, count, gold)
+    return [
+        CandidateList(examples[row], [texts.texts[each] for each in found])
+        for row, found in zip(drawn, rows, strict=True)
+    ]
+
+
+def candidate_rows(
+    examples: Sequence[Example],
+    gold: Sequence[int],
+    texts: ResponseSet,
+    seed: int,
+    count: int,
+    pool: Sequence[int] | None = None,
+) -> list[list[int]]:
+    """Return each example's candidate list as rows of ``texts``, the gold one first.
+
+    Args:
+        examples: whose lists are wanted.
+        gold: row of each one's response.
+        texts: what the rows mean; texts of published lists are added to it.
+        seed: of the drawn lists.
+        count: N of the drawn lists.
+        pool: rows to draw from; ``gold`` unless told.
+    """
+    keys = texts.keys()
+    drawn_from = sorted(set(gold if pool is None else pool), key=keys.__getitem__)  # the order must not matter
+    pool_keys = [keys[row] for row in drawn_from]
+    lists: list[list[int]] = []
+    for example, own in zip(examples, gold, strict=True):
+        if example.choices:
+            others = [row for row in dict.fromkeys(texts.add(text) for text in example.choices) if row != own]
+        else:
+            others = [drawn_from[i] for i in draw_distractors(example.id, seed, keys[own], pool_keys, count - 1)]
+        lists.append([own, *others])
+    return lists
+
+
+def _lot(example_id: str, seed: int) -> bytes:
+    return blake2b(f"{seed}:{example_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -40,6 +40,28 @@ class StepKey(NamedTuple):
         return self.examples[self.rank :: self.world_size]
 
 
+def by_size(lengths: npt.NDArray[np.int64], batch_size: int) -> npt.NDArray[np.int64]:
+    """Return an order in which each ``batch_size`` examples are of similar size.
+
+    Where an example is padded in two places (an encoder's context, a decoder's response), sorting by one leaves the
+    other as it falls. So the examples are sorted by the first, cut into about as many strips as a strip has batches,
+    and each strip is sorted by the second.
+
+    >>> by_size(np.array([[9, 1], [2, 7], [8, 6], [1, 5], [2, 2], [1, 1], [9, 9], [8, 2]]), 2).tolist()
+    [5, 4, 3, 1, 0, 7, 2, 6]
+
+    Args:
+        lengths: (n,) or (n, 2).
+        batch_size: examples that are padded together.
+    """
+    if lengths.ndim == 1:
+        return np.argsort(lengths, kind="stable")
+    first = np.argsort(lengths[:, 0], kind="stable")
+    strip = batch_size * max(1, round((len(first) / batch_size) ** 0.5))
+    strips = [first[start : start + strip] for start in range(0, len(first), strip)]
+    return np.concatenate([part[np.argsort(lengths[part, 1], kind="stable")] for part in strips] or [first])
+
+
 class StepSampler(Sampler[StepKey]):
     """Yield the steps of an epoch.
 
@@ -49,8 +71,9 @@ class StepSampler(Sampler[StepKey]):
         seed: of the shuffle.
         rank: of this process.
         world_size: number of processes.
-        lengths: tokens of each example; where given, batches hold examples of similar length, so that little
-            padding is computed: pools of ``POOL`` shuffled batches are sorted, cut, and the batches shuffled again.
+        lengths: (n,) tokens of each example, or (n, 2) of what is padded apart, see :func:`by_size`; where given,
+            batches hold examples of similar length, so that little padding is computed: pools of ``POOL`` shuffled
+            batches are sorted, cut, and the batches shuffled again.
     """
 
     def __init__(
@@ -101,7 +124,7 @@ class StepSampler(Sampler[StepKey]):
         order = draw.permutation(self.num_examples)
         if self.lengths is not None:
             pools = np.split(order, range(POOL * self.global_batch, len(order), POOL * self.global_batch))
-            order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+            order = np.concatenate([pool[by_size(self.lengths[pool], self.global_batch)] for pool in pools])
         full = self.num_examples // self.global_batch
         batches = [order[i * self.global_batch : (i + 1) * self.global_batch] for i in range(full + 1)]
         if self.lengths is not None:
