@@ -288,13 +288,17 @@ class Teacher(Generator):
 
     # -- saving ----------------------------------------------------------------------------------------------------
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
         """Write a plain Hugging Face folder: model, tokenizer, and the template's settings.
 
         The folder appears whole or not at all; one that is there is replaced.
+
+        Args:
+            folder: where to.
+            weights: what is written instead of the model's own weights, by the names of the plain model.
         """
         with replaced_folder(Path(folder)) as fresh:
-            self.model.save_pretrained(fresh)
+            self.model.save_pretrained(fresh, state_dict=weights)
             self.tokenizer.save_pretrained(fresh)
             text = json.dumps(self.template.describe(), indent=2, sort_keys=True)
             (fresh / TEMPLATE_FILE).write_text(text + "\n", encoding="utf-8")
