@@ -21,6 +21,12 @@ LABELS = {
     "distinct_3": "Dist-3 of replies",
     "mean_length": "reply length, tokens",
     "generated_share": "replies the teacher wrote",
+    "perplexity": "perplexity",
+    "hits_at_1_of_20_ll": "hits@1/20 by likelihood",
+    "hits_at_1_of_20_mi": "hits@1/20 by mutual information",
+    "mrr_of_20_ll": "MRR (of 20) by likelihood",
+    "mrr_of_20_mi": "MRR (of 20) by mutual information",
+    "ranked_examples": "contexts ranked",
 }
 
 
@@ -50,7 +56,8 @@ def print_summary(run: RunFolder) -> None:
     elif run.results("validation"):
         print_results(run, "validation")
     config = run.folder / "config.yaml"
-    console.print(f"run: {run.folder}  (figures: results/, index: index/, curves: tensorboard --logdir {run.folder})")
+    kept = " ".join(f"{name}: {name}/," for name in ("index", "teacher") if (run.folder / name).is_dir())
+    console.print(f"run: {run.folder}  (figures: results/, {kept} curves: tensorboard --logdir {run.folder})")
     if (run.folder / "index").is_dir():
         console.print("next: answer contexts of your own, one JSON list of utterances a line:", highlight=False)
         console.print(
@@ -60,7 +67,10 @@ def print_summary(run: RunFolder) -> None:
 
 
 def differences(run: RunFolder) -> dict[str, Interval]:
-    """Return figure -> trained minus untrained over all test examples, with its 95% interval over dialogues."""
+    """Return figure -> trained minus untrained over all test examples, with its 95% interval over dialogues.
+
+    Empty where the run kept no ranks of single examples, as a teacher's does not.
+    """
     hits: tuple[list[bool], list[bool]] = ([], [])
     recall: tuple[list[bool], list[bool]] = ([], [])
     clusters: list[str] = []
@@ -71,6 +81,8 @@ def differences(run: RunFolder) -> dict[str, Interval]:
             recall[side].extend(rank <= 10 for rank in table["full_rank"].to_pylist())
             if side:
                 clusters.extend(table["dialogue_id"].to_pylist())
+    if not clusters:
+        return {}
     return {
         "hits_at_1_of_20": paired_bootstrap(*hits, clusters),
         "recall_at_10": paired_bootstrap(*recall, clusters),
@@ -79,9 +91,11 @@ def differences(run: RunFolder) -> dict[str, Interval]:
 
 def _comparison(run: RunFolder, before: dict[str, float], after: dict[str, float]) -> Table:
     intervals = differences(run)
-    count = int(after.get(f"{TOGETHER}examples", 0))
+    counts = (after.get(f"{TOGETHER}{key}") for key in ("examples", "ranked_examples"))
+    count = int(next((found for found in counts if found is not None), 0))
     table = Table(title=f"{run.folder.name}: {count} contexts of held-out dialogues")
-    for heading in ("", "untrained", "trained", "difference [95% interval over dialogues]"):
+    headings = ["", "untrained", "trained", "difference [95% interval over dialogues]"]
+    for heading in headings if intervals else headings[:3]:
         table.add_column(heading, justify="left" if not heading else "right")
     for key, label in LABELS.items():
         if f"{TOGETHER}{key}" in after:
@@ -90,7 +104,7 @@ def _comparison(run: RunFolder, before: dict[str, float], after: dict[str, float
             shown = ""
             if interval is not None:
                 shown = f"{100 * interval.estimate:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
-            table.add_row(label, _shown(old, key), _shown(new, key), shown)
+            table.add_row(label, _shown(old, key), _shown(new, key), *([shown] if intervals else []))
     return table
 
 
@@ -115,6 +129,8 @@ def _print_replies(console: Console, run: RunFolder) -> None:
 def _shown(value: float | None, key: str) -> str:
     if value is None:
         return ""
-    if key.startswith(("examples", "mean_length")):
-        return f"{value:.1f}" if key == "mean_length" else f"{int(value)}"
+    if key in ("mean_length", "perplexity"):
+        return f"{value:.1f}" if key == "mean_length" else f"{value:.2f}"
+    if key.startswith(("examples", "ranked_examples")):
+        return f"{int(value)}"
     return f"{100 * value:.1f}%"

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from g2r_lightning.callbacks import RandomState, WritePredictions
+from g2r_lightning.callbacks import RandomState, TeacherFigures, WritePredictions
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, DataError
 from g2r_lightning.runs import RunFolder, readable_checkpoint
 from g2r_lightning.student import RetrievalStudent
+from g2r_lightning.teacher import TeacherModule
 
 log = logging.getLogger(__name__)
 UNTRAINED = "none"
@@ -30,6 +31,8 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
     writer = _writer(cli, run) if command == "predict" else None
     data, model = cli.build("data", "model")
     cli.persistent_callbacks = [RandomState(), *([writer] if writer else [])]  # what wrote the checkpoint must be there
+    if isinstance(model, TeacherModule):
+        cli.persistent_callbacks.append(TeacherFigures())
     trainer = cli.build_trainer()
     if command == "predict":
         _student_only(command, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from g2r_lightning.callbacks import RandomState, RetrievalEvaluation
+from g2r_lightning.callbacks import RandomState, RetrievalEvaluation, TeacherFigures
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import AugmentedDialogueDataModule, DialogueDataModule
 from g2r_lightning.runs import RunFolder, environment, now, readable_checkpoint
 from g2r_lightning.store import CandidateStore, describe_data
 from g2r_lightning.student import RetrievalStudent
+from g2r_lightning.teacher import TeacherExport, TeacherModule
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ def fit(arguments: Sequence[str]) -> None:
     if checkpoint is not None:
         checkpoint = readable_checkpoint(checkpoint)
     data, model = cli.build("data", "model")
+    if isinstance(model, TeacherModule):
+        cli.persistent_callbacks.append(TeacherFigures())
     trainer = cli.build_trainer()
     run.update_record(**environment(), seed=cli.config.seed_everything, started=now(), status="running")
     if settings.test_untrained and not run.results("untrained"):
@@ -55,6 +59,8 @@ def fit(arguments: Sequence[str]) -> None:
     run.update_record(best_checkpoint=best.name if best else None, steps=trainer.global_step, trained=now())
     if isinstance(model, RetrievalStudent):
         _finish_student(trainer, model, data, run, best, settings.test_trained)
+    if isinstance(model, TeacherModule):
+        _finish_teacher(trainer, model, data, run, best, settings.test_trained)
     run.update_record(status="finished", finished=now())
     _summarise(run)
 
@@ -108,24 +114,45 @@ def _finish_student(
     from g2r_lightning.commands.export_index import write_index
 
     assert isinstance(data, DialogueDataModule)
-    if best is not None:
-        import torch
-
-        state = torch.load(best, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["state_dict"])
+    _take(model, best)
     if test and data.evaluation_sets("test"):
         _test(trainer, model, data, "test", None)
     write_index(trainer, model, data, run, best)
 
 
+def _finish_teacher(
+    trainer: Trainer, model: TeacherModule, data: Any, run: RunFolder, best: Path | None, test: bool
+) -> None:
+    """Report on the test sets what stays: the exported teacher, or the best checkpoint where none was exported."""
+    exports = [one.best for one in trainer.callbacks if isinstance(one, TeacherExport)]  # type: ignore[attr-defined]
+    if exports:
+        folder = Path(trainer.default_root_dir) / "teacher"
+        validated = {"validation_perplexity": exports[0]} if math.isfinite(exports[0]) else {}
+        run.update_record(teacher=str(folder), **validated)
+        trainer.strategy.barrier()  # the first process wrote it
+        model = model.exported(folder)
+    elif test:
+        _take(model, best)
+    if test and isinstance(data, DialogueDataModule) and data.test_names:
+        _test(trainer, model, data, "test", None)
+
+
+def _take(model: LightningModule, checkpoint: Path | None) -> None:
+    """Load the weights of a checkpoint, if there is one."""
+    if checkpoint is not None:
+        import torch
+
+        model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+
+
 def _test(trainer: Trainer, model: LightningModule, data: Any, label: str, checkpoint: str | None) -> None:
     """Evaluate the test sets into ``results/<label>.json``."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RetrievalEvaluation):
+        if isinstance(callback, RetrievalEvaluation | TeacherFigures):
             callback.label = label
     trainer.test(model, datamodule=data, ckpt_path=checkpoint, verbose=False)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RetrievalEvaluation):
+        if isinstance(callback, RetrievalEvaluation | TeacherFigures):
             callback.label = None
 
 

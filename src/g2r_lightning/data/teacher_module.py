@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
 from g2r_lightning.data.corpus import examples_of
+from g2r_lightning.data.evaluation_set import CandidateList, candidate_lists
 from g2r_lightning.data.modules import DialogueDataModule
-from g2r_lightning.data.samplers import ResumableLoader, StepKey
+from g2r_lightning.data.samplers import ResumableLoader, StepKey, by_size
 from g2r_lightning.dialogue import Example
+from g2r_lightning.errors import ConfigError
 
 Collate = Callable[[Sequence[Example]], dict[str, Any]]
+
+
+class TeacherLike(Protocol):
+    """What a teacher's module tells its data module."""
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Return a padded batch."""
+
+    def lengths(self, examples: Sequence[Example]) -> npt.NDArray[np.int64]:
+        """Return what batches are grouped by, (n,) or (n, 2); see :func:`g2r_lightning.data.samplers.by_size`."""
 
 
 class SequenceSet(Dataset[dict[str, Any]]):
@@ -40,37 +52,50 @@ class SequenceSet(Dataset[dict[str, Any]]):
 class TeacherDataModule(DialogueDataModule):
     """The same dialogues and settings as :class:`DialogueDataModule`, for ``fit`` of a teacher.
 
-    Settings that concern retrieval alone (negatives, candidate lists, response files) are without effect here.
+    Settings that concern a retriever alone (negatives, response files) are without effect here.
     """
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the loader of training steps, examples of similar length together."""
-        dataset = SequenceSet(self.train_examples, self._collate())
-        return self.training_loader(dataset, _lengths(self.train_examples))
+        dataset = SequenceSet(self.train_examples, self._module().collate)
+        return self.training_loader(dataset, self._module().lengths(self.train_examples))
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a validation set, in the order of length."""
         return [self._in_order(examples_of(dialogues)) for dialogues in self.dialogues["validation"].values()]
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
-        """Return one loader a test set, in the order of length."""
+        """Return one loader a test set, in the order of length.
+
+        Raises:
+            ConfigError: there is no test set.
+        """
+        if not self.dialogues["test"]:
+            raise ConfigError("no test set: name one under data.init_args.test, or set data.init_args.test_share")
         return [self._in_order(examples_of(dialogues)) for dialogues in self.dialogues["test"].values()]
+
+    def candidate_lists(self, stage: str, most: int) -> dict[str, list[CandidateList]]:
+        """Return what responses are ranked among, at most so many examples of each set of ``validation`` or ``test``.
+
+        Raises:
+            G2RError: a set has too few distinct responses to draw from.
+        """
+        return {
+            name: candidate_lists(examples_of(dialogues), self.evaluation_seed, self.choices, most)
+            for name, dialogues in self.dialogues[stage].items()
+        }
 
     def _in_order(self, examples: list[Example]) -> DataLoader[Any]:
         rank, world_size = self._share()
-        ordered = [examples[index] for index in np.argsort(_lengths(examples), kind="stable")][rank::world_size]
+        order = by_size(self._module().lengths(examples), self.evaluation_batch_size * world_size)
+        ordered = [examples[index] for index in order][rank::world_size]
         return DataLoader(
             ordered,  # type: ignore[arg-type]  # any sequence serves as a map-style dataset
             batch_size=self.evaluation_batch_size,
-            collate_fn=self._collate(),
+            collate_fn=self._module().collate,
             num_workers=self.num_workers,
         )
 
-    def _collate(self) -> Collate:
+    def _module(self) -> TeacherLike:
         assert self.trainer is not None
-        return cast("Collate", self.trainer.lightning_module.collate)
-
-
-def _lengths(examples: Sequence[Example]) -> npt.NDArray[np.int64]:
-    """Return the number of characters of each context and response, the yardstick of similar length."""
-    return np.array([sum(map(len, example.context)) + len(example.response) for example in examples])
+        return cast("TeacherLike", self.trainer.lightning_module)

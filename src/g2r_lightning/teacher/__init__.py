@@ -3,13 +3,16 @@
 ``template`` and ``templates`` (text to tokens, one class a convention), ``encoder_decoder`` and ``causal`` (the two
 families of models), ``endpoint`` (a model behind an OpenAI-compatible server), ``sampling`` and ``decoding`` (how
 replies are drawn), ``prefix`` (a context is read once), ``prior`` (the likelihood of a reply by itself), ``passes`` and
-``shards`` (generate and score over a data set, on any number of devices), ``module`` (fine-tuning).
+``shards`` (generate and score over a data set, on any number of devices), ``module`` (fine-tuning)
+with ``ranking`` (hits@1 by likelihood), ``adapters`` (LoRA) and ``lengths`` (batches without much padding).
 """
 
+from g2r_lightning.teacher.adapters import LoraSettings
 from g2r_lightning.teacher.base import Teacher
 from g2r_lightning.teacher.causal import CausalTeacher
 from g2r_lightning.teacher.chat_template import ChatTemplate
 from g2r_lightning.teacher.encoder_decoder import EncoderDecoderTeacher
+from g2r_lightning.teacher.endpoint import EndpointTeacher
 from g2r_lightning.teacher.generator import Generator, WrittenText
 from g2r_lightning.teacher.module import TeacherExport, TeacherModule
 from g2r_lightning.teacher.passes import GenerationReport, Writing, generate_rows, score_rows
@@ -26,8 +29,10 @@ __all__ = [
     "ChatTemplate",
     "EncoderDecoderTeacher",
     "EncoderDecoderTemplate",
+    "EndpointTeacher",
     "GenerationReport",
     "Generator",
+    "LoraSettings",
     "Prior",
     "Sampling",
     "Teacher",

@@ -1,0 +1,42 @@
+"""A teacher's figures as files of the run, like the student's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from g2r_lightning.callbacks.evaluation import TOGETHER
+from g2r_lightning.paths import atomic_path
+
+
+class TeacherFigures(Callback):
+    """Write what a teacher's evaluation logged to ``results/<stage>.json`` of the run.
+
+    The keys are ``<set>/<figure>``, with ``all`` for the sets together.
+
+    Attributes:
+        label: name of the next file instead of ``validation`` or ``test``.
+    """
+
+    def __init__(self) -> None:
+        self.label: str | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``results/validation.json``."""
+        self._write(trainer, "validation")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``results/test.json``."""
+        self._write(trainer, "test")
+
+    def _write(self, trainer: Trainer, stage: str) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        logged = trainer.callback_metrics
+        figures = {key.removeprefix(f"{stage}/"): float(logged[key]) for key in logged if key.startswith(f"{stage}/")}
+        flat = {key if "/" in key else f"{TOGETHER}/{key}": value for key, value in figures.items()}
+        about = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        with atomic_path(Path(trainer.default_root_dir) / "results" / f"{self.label or stage}.json") as temporary:
+            temporary.write_text(json.dumps({**flat, **about}, indent=2) + "\n", encoding="utf-8")
