@@ -28,6 +28,7 @@ GRID = [
 # What needs what others leave stands after it.
 CHAINS = {
     "bst_small": ("teacher", "base", "bi", "poly", "baseline", "d", "dm_ll", "dm_mi"),
+    "causal": ("teacher_causal",),
     "blenderbot": ("blenderbot",),
     "authors": ("authors",),
     "sample": ("teacher_sample", "sample_store", "quickstart"),
@@ -66,7 +67,7 @@ def test_every_experiment_is_in_a_chain_and_gives_its_own_command():
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: the experiments, tiny data in every form, a tiny encoder, a tiny BlenderBot."""
+    """A user's folder: the experiments, tiny data in every form, a tiny encoder, BlenderBot and GPT-2."""
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "experiments").symlink_to(EXPERIMENTS)
     write_data(folder / "data")
@@ -75,6 +76,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, tokenizer = MAKERS["blenderbot"](folder / "blenderbot")
     model.save_pretrained(folder / "blenderbot")
     tokenizer.save_pretrained(folder / "blenderbot")
+    model, tokenizer = MAKERS["gpt2"](folder / "gpt2")
+    model.config.n_positions = 512
+    type(model)(model.config).save_pretrained(folder / "gpt2")
+    tokenizer.save_pretrained(folder / "gpt2")
     for split in ("train", "validation", "test"):
         write_dialogues(folder / f"sample/{split}.jsonl", dataset=split)
     write_dialogues(folder / "my_dialogues.jsonl", count=80)
@@ -94,7 +99,11 @@ def run(arguments: list[str], *more: str) -> None:
     fits_teacher = any("/teacher" in word for word in arguments)
     flags = list(more)
     if arguments[0] == "fit" and fits_teacher:
-        flags += ["--model.teacher.encoder_name_or_path=encoder", "--model.teacher.decoder_name_or_path=encoder"]
+        flags += ["--model.ranked_examples=5"]
+        if "experiments/teacher_causal.yaml" in arguments:
+            flags += ["--model.teacher.name_or_path=gpt2"]
+        else:
+            flags += ["--model.teacher.encoder_name_or_path=encoder", "--model.teacher.decoder_name_or_path=encoder"]
     elif arguments[0] in ("fit", "predict"):
         flags += ["--model.encoder.name_or_path=encoder"]
     if arguments[0] == "fit":
@@ -128,6 +137,27 @@ def test_bst_small(here):
     run(["predict", *GRID[0][1:]])
     run(["predict", "-c", "runs/bst_small-poly-dm_mi-1/config.yaml"])
     run(GRID[0])  # the same again: finished, nothing is trained, nothing clashes
+
+
+def test_causal(here, capsys):
+    for arguments in chain("causal"):
+        run(arguments)
+        if arguments[0] == "fit":
+            assert "hits@1/20 by mutual information" in " ".join(capsys.readouterr().out.split())
+    before, after = (results(here, "bst_small-teacher_causal", stage) for stage in ("untrained", "test"))
+    assert before.keys() == after.keys()
+    assert {"convai2/perplexity", "all/perplexity", "convai2/hits_at_1_of_20_ll", "all/hits_at_1_of_20_mi"} <= set(
+        after
+    )
+    assert before["all/perplexity"] != after["all/perplexity"]
+    assert after["all/ranked_examples"] == 20  # five of each set
+    manifest = json.loads((here / "stores/bst_small_causal/candidates/manifest.json").read_text())
+    assert "CausalTemplate" in json.dumps(manifest)
+    thrifty = ["--model.lora.rank=2", "--model.gradient_checkpointing=true", "--run.test_untrained=false"]
+    run(chain("causal")[0], "--run.name=thrifty", "--run.test_trained=false", *thrifty)
+    held = torch.load(next(here.glob("runs/thrifty/checkpoints/*.ckpt")), weights_only=True)["state_dict"]
+    assert held
+    assert all("lora_" in name for name in held)
 
 
 def test_flags_that_the_comments_name(here):
