@@ -1,4 +1,4 @@
-"""Scoring ten candidates a context: this package against padded pairs, and against lm-eval-harness where it is installed.
+"""Scoring ten candidates a context: against padded pairs, and against lm-eval-harness where it is installed.
 
 ``python benchmarks/teacher_scoring.py --data DATA`` (DATA: the folder with ``blended_skill_talk/test.jsonl`` and
 ``tokenizers/``). Two shapes with random weights, BlenderBot-small (8+8 layers, 512 dimensions) and GPT-2 small, real
@@ -34,7 +34,7 @@ from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.readers import JsonlReader
 from g2r_lightning.runs import environment
 from g2r_lightning.teacher import CausalTeacher, EncoderDecoderTeacher
-from g2r_lightning.teacher.batching import pad, token_log_likelihoods
+from g2r_lightning.teacher.batching import token_log_likelihoods
 
 PAIRS = 32
 CANDIDATES = 10
@@ -70,13 +70,21 @@ def pairs_of(data: Path, count: int) -> tuple[list[Example], list[list[str]]]:
     return chosen, texts
 
 
+def token_pairs(teacher: Any, examples: list[Example], texts: list[list[str]]) -> list[tuple[list[int], list[int]]]:
+    """Return the tokens of every (context, candidate)."""
+    return [
+        (teacher.template.context_ids(example), teacher.template.response_ids(text))
+        for example, own in zip(examples, texts, strict=True)
+        for text in own
+    ]
+
+
 def padded_pairs(
     teacher: Any, model: Any, examples: list[Example], texts: list[list[str]], batch: int = PAIRS
 ) -> Scores:
-    """Score pairs in the order given, in padded batches, every pair a row of its own, the whole vocabulary each time."""
-    rows = [(teacher.template.context_ids(e), teacher.template.response_ids(t)) for e, own in zip(examples, texts, strict=True) for t in own]  # fmt: skip
+    """Score pairs in the order given, in padded batches: each a row of its own, the vocabulary at every position."""
+    rows = token_pairs(teacher, examples, texts)
     scores: Scores = []
-    blank = teacher.tokenizer.pad_token_id
     with torch.no_grad():
         for start in range(0, len(rows), batch):
             some = rows[start : start + batch]
@@ -85,11 +93,11 @@ def padded_pairs(
                 labels = inputs.pop("labels")
                 logits = model(**inputs, use_cache=False).logits
             else:
-                inputs = {**teacher._encoder_inputs([c for c, _ in some], "cpu"), **teacher._decoder_inputs([r for _, r in some], "cpu")}  # fmt: skip
+                read = teacher._encoder_inputs([context for context, _ in some], "cpu")
+                inputs = {**read, **teacher._decoder_inputs([response for _, response in some], "cpu")}
                 labels = inputs.pop("labels")
                 logits = model(**inputs, use_cache=False).logits
             scores += token_log_likelihoods(logits, labels)[0].tolist()
-    assert blank is not None
     return scores
 
 
@@ -110,7 +118,7 @@ def lm_eval_scorer(folder: Path, teacher: Any, causal: bool) -> Callable[..., Sc
 
     def run(examples: list[Example], texts: list[list[str]]) -> Scores:
         # the tokens are ours, so that all ways score the same
-        requests = [(("", ""), teacher.template.context_ids(e), teacher.template.response_ids(t)) for e, own in zip(examples, texts, strict=True) for t in own]  # fmt: skip
+        requests = [(("", ""), *pair) for pair in token_pairs(teacher, examples, texts)]
         assert Instance is not None
         return [total for total, _ in model._loglikelihood_tokens(requests, disable_tqdm=True)]
 
@@ -143,7 +151,7 @@ def measure(name: str, folder: Path, data: Path, contexts: int, rounds: int, pre
             begun = time.perf_counter()
             scores[way] = run()
             seconds[way].append(time.perf_counter() - begun)
-    few = min(8, len(examples))
+    few = min(2, len(examples))
     exact = loader.from_pretrained(folder, dtype=torch.float64).eval()
     reference = padded_pairs(base, exact, examples[:few], texts[:few], batch=1)
     counts = [len(base.template.response_ids(t)) for own in texts[:few] for t in own]

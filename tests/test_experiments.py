@@ -27,9 +27,10 @@ GRID = [
 ]
 # What needs what others leave stands after it.
 CHAINS = {
-    "bst_small": ("teacher", "base", "bi", "poly", "baseline", "d", "dm_ll", "dm_mi"),
+    "bst_small": ("teacher", "filters", "base", "bi", "poly", "baseline", "d", "dm_ll", "dm_mi"),
     "causal": ("teacher_causal",),
     "blenderbot": ("blenderbot",),
+    "endpoint": ("endpoint",),
     "authors": ("authors",),
     "sample": ("teacher_sample", "sample_store", "quickstart"),
     "your_data": ("your_data", "your_data_augmented"),
@@ -137,6 +138,23 @@ def test_bst_small(here):
     run(["predict", *GRID[0][1:]])
     run(["predict", "-c", "runs/bst_small-poly-dm_mi-1/config.yaml"])
     run(GRID[0])  # the same again: finished, nothing is trained, nothing clashes
+
+
+def test_endpoint(here):
+    """A server on the loopback interface writes; nothing else is replaced."""
+    from teacher.chat_server import Answer, completion, serving
+
+    def reply(number: int, body: dict) -> Answer:
+        return Answer(completion(*(f"i like it {number} {place}" for place in range(body.get("n", 1)))))
+
+    generate, fit = chain("endpoint")
+    with serving(reply) as (url, _):
+        run(generate, f"--alias.server={url}")
+    run(fit)
+    manifest = json.loads((here / "stores/bst_small_endpoint/candidates/manifest.json").read_text())
+    assert manifest["teacher"]["name"] == "Qwen/Qwen3-8B"
+    assert results(here, "bst_small_endpoint-bi-d-1")["all/examples"] > 0
+    assert main(["score", *generate[1:]]) == 2  # it tells no likelihoods
 
 
 def test_causal(here, capsys):

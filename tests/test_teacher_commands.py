@@ -153,8 +153,10 @@ def test_estimate_writes_nothing(here: Path, whole: dict[str, Any], capsys: pyte
     [
         (["--seed_everything=4"], "sampling.seed: store has 3, this experiment has 4"),
         (
-            ["--teacher.template=CausalTemplate", "--teacher.template.max_context_tokens=99"]
-            + ["--teacher.template.max_response_tokens=64"],
+            [
+                f"--teacher.template{more}"
+                for more in ("=CausalTemplate", ".max_context_tokens=99", ".max_response_tokens=64")
+            ],
             "template.max_context_tokens: store has 192, this experiment has 99",
         ),
         (["--teacher.dtype=float32"], 'teacher.dtype: store has "float64", this experiment has "float32"'),

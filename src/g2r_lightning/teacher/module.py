@@ -120,6 +120,8 @@ class TeacherModule(LightningModule):
         """
         if hasattr(self, "model"):
             return
+        if self.teacher.dtype == "auto":  # small steps are lost in bfloat16 weights; mixed precision is the trainer's
+            self.teacher.dtype = "float32"
         model = self.teacher.model
         if self.lora is not None:
             add_adapters(model, self.lora)
