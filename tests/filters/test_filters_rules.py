@@ -203,6 +203,8 @@ def block_list(tmp_path: Path) -> Callable[[str], BlockList]:
         ("ÉCOLE", True),
         ("i write C++ code", True),
         ("i write c", False),
+        ("abc++", False),
+        ("c++11", False),
         ("so 🖕 there", True),
         ("a comment", False),
         ("trailing", False),
@@ -310,11 +312,11 @@ def test_regions() -> None:
     assert dropped(PersonalData(kinds=["phone"], region=None), "+1 212-736-5000")
 
 
-@pytest.mark.parametrize("text", ["x" * 50_000, "a.b-" * 20_000, "1 " * 20_000, "@." * 20_000, "a@a." * 10_000])
+@pytest.mark.parametrize("text", ["x" * 50_000 + "@", "a.b-" * 20_000, "1 " * 20_000, "@." * 20_000, "a@a." * 10_000])
 def test_personal_data_takes_no_long_time(text: str) -> None:
     started = time.monotonic()
     PersonalData(kinds=["email", "card"]).drops(written(text))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(

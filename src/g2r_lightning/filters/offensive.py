@@ -20,9 +20,11 @@ alt-profanity-check   2026-09      171 (1.3%) at 0.5          19 of 20          
 better-profanity has no release since 2020, is slow, and its list holds "god", "kill", "gay" and "omg".
 alt-profanity-check finds most, and drops "I have a dog and a pig" (0.98): turns that mention dogs, hate or a shame are
 what a student should learn to answer. It also pins one exact scikit-learn, wants Python 3.11 and unpickles its model.
-glin-profanity misses spellings that pyobscenity finds, and flags "You must be the luckiest girl on earth". The two
-turns that pyobscenity flags say "pissed" and "damn", which ``allow`` takes off the list. It is young and one person's;
-its word list is that of the JavaScript library ``obscenity``.
+glin-profanity misses spellings that pyobscenity finds, and flags "You must be the luckiest girl on earth".
+
+pyobscenity is young and one person's; its words come from the JavaScript library ``obscenity``. The two it flags
+say "pissed" and "damn". Of 20,000 turns of DailyDialog and Wizard of Wikipedia it flags 18, half of them wrongly:
+"sex, date of birth, height", somebody called Dick, Wang Fu Jing. ``allow: [sex, dick]`` takes words off its list.
 """
 
 from __future__ import annotations
