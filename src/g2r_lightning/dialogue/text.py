@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-_NOT_WORD = re.compile(r"[\W_]+", re.UNICODE)
+_NOT_WORD = re.compile(r"[\W_]+", re.ASCII)
 
 
 def text_key(text: str) -> str:
@@ -31,9 +31,27 @@ def normalised(text: str) -> str:
     True
     >>> normalised("?!") == normalised("...")
     False
+    >>> normalised("I \u2764\ufe0f it") == normalised("i it")
+    True
+    >>> normalised("\u0915\u0940") == normalised("\u0915\u093e")  # two syllables that differ in their vowel sign
+    False
     """
-    words = _NOT_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    if plain.isascii():
+        words = _NOT_WORD.sub("", plain)
+    else:
+        words = "".join(_word_characters(plain))
     return words or text_key(text)
+
+
+def _word_characters(text: str) -> Iterator[str]:
+    """Yield letters, numbers, and the marks upon them, with which many scripts write vowels."""
+    inside = False
+    for character in text:
+        kind = unicodedata.category(character)[0]
+        inside = kind in "LN" or (kind == "M" and inside)
+        if inside:
+            yield character
 
 
 def dialogue_key(turns: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Which of a teacher's replies are worth keeping: small classes, put together in YAML, that each drop one kind.
 
-``generation.filters`` is a list of them; a reply is dropped by the first that objects, and counted under its name, so
+The section ``filters`` is a list of them; a reply is dropped by the first that objects, and counted under its name, so
 that their order decides what the report says and nothing else. None of them changes a text.
 
 - ``base``: :class:`WrittenReply`, :class:`ReplyFilter`, :func:`first_objection`
