@@ -12,6 +12,7 @@ from g2r_lightning.data.corpus import drop_leaks, examples_of, read_dialogues, r
 from g2r_lightning.dialogue import Dialogue
 from g2r_lightning.dialogue.readers import JsonlReader
 from g2r_lightning.errors import ConfigError, DataError, G2RError
+from tiny import write_dialogues
 
 
 def write(path, dialogues, dataset=None):
@@ -78,6 +79,19 @@ def test_a_share_is_the_same_dialogues_in_every_order():
     assert set(map(id, chosen)) <= set(map(id, split_share(dialogues, 0.5, "s")[1]))  # a larger share contains it
 
 
+def test_a_share_of_the_training_dialogues_is_used(tmp_path):
+    path = write_dialogues(tmp_path / "d.jsonl", 60, 4, 0, "share")
+    whole, half, third = (
+        DialogueDataModule([JsonlReader(str(path))], validation_share=0.2, train_share=share).dialogues
+        for share in (1.0, 0.5, 0.3)
+    )
+    assert whole["validation"] == half["validation"]  # what is set aside stays
+    sizes = [len(one["train"]["train"]) for one in (whole, half, third)]
+    assert sizes[0] > sizes[1] > sizes[2] > 0
+    known = {dialogue.id for dialogue in half["train"]["train"]}
+    assert {dialogue.id for dialogue in third["train"]["train"]} <= known
+
+
 def test_shares_of_one_text_stay_together(tmp_path):
     """A dialogue that stands twice must not be trained on and tested on."""
     twice = [[f"hi {i}", f"you {i}"] for i in range(60)]
@@ -110,6 +124,7 @@ def test_a_response_file(tmp_path):
         ({"max_candidates": 0}, "max_candidates=0"),
         ({"choices": 1}, "choices=1"),
         ({"validation_share": 0.6, "test_share": 0.4}, "validation_share"),
+        ({"train_share": 0.0}, "train_share=0"),
         ({"num_workers": -1}, "num_workers=-1"),
     ],
 )

@@ -59,11 +59,12 @@ class AugmentedDialogueDataModule(DialogueDataModule):
         seed: int = 0,
         evaluation_seed: int = 0,
         cache_dir: str = ".cache/g2r_lightning",
+        train_share: float = 1.0,
     ) -> None:
         super().__init__(
             train, validation, test, validation_share, test_share, drop_leaks, response_files, negatives,
             max_candidates, batch_size, evaluation_batch_size, choices, length_grouping, num_workers, seed,
-            evaluation_seed, cache_dir,
+            evaluation_seed, cache_dir, train_share,
         )  # fmt: skip
         if store is None and teacher_score in ("ll", "mi"):
             raise ConfigError(

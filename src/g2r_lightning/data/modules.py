@@ -41,6 +41,8 @@ class DialogueDataModule(LightningDataModule):
         test: name -> reader of the dialogues that are reported.
         validation_share: part of the training dialogues (0 to 1) set aside as the validation set ``held_out``.
         test_share: the same for a test set ``held_out``.
+        train_share: part of the training dialogues (above 0, to 1) that is used, chosen by their text: the same ones in
+            every run, and a smaller share is part of a larger.
         drop_leaks: drop training dialogues that stand in an evaluation set too (case and punctuation apart).
         response_files: an approved response set, one reply a line, searched instead of the training responses.
         negatives: where a step's negatives come from.
@@ -74,6 +76,7 @@ class DialogueDataModule(LightningDataModule):
         seed: int = 0,
         evaluation_seed: int = 0,
         cache_dir: str = ".cache/g2r_lightning",
+        train_share: float = 1.0,
     ) -> None:
         super().__init__()
         limits = {
@@ -88,6 +91,9 @@ class DialogueDataModule(LightningDataModule):
                 raise ValueError(f"data.init_args.{name}={value}: at least {least}")
         if not (0 <= validation_share < 1 and 0 <= test_share < 1 and validation_share + test_share < 1):
             raise ValueError("data.validation_share and data.test_share must leave something to train on")
+        if not 0 < train_share <= 1:
+            raise ValueError(f"data.init_args.train_share={train_share}: above 0, at most 1")
+        self.train_share = train_share
         self.train_readers = train
         self.readers = {"validation": validation or {}, "test": test or {}}
         self.shares = {"validation": validation_share, "test": test_share}
@@ -125,6 +131,8 @@ class DialogueDataModule(LightningDataModule):
         for stage, share in self.shares.items():
             if share:
                 train, found[stage][HELD_OUT] = split_share(train, share, f"{stage}:{self.evaluation_seed}")
+        if self.train_share < 1:
+            _, train = split_share(train, self.train_share, "train")
         if not train:
             raise ConfigError("no training dialogue is left: check data.init_args.train and what was dropped")
         return {"train": {"train": train}, **found}

@@ -37,10 +37,7 @@ def normalised(text: str) -> str:
     False
     """
     plain = unicodedata.normalize("NFKC", text).casefold()
-    if plain.isascii():
-        words = _NOT_WORD.sub("", plain)
-    else:
-        words = "".join(_word_characters(plain))
+    words = _NOT_WORD.sub("", plain) if plain.isascii() else "".join(_word_characters(plain))
     return words or text_key(text)
 
 
