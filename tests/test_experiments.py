@@ -168,10 +168,11 @@ def test_endpoint(here):
 
 
 def test_causal(here, capsys):
-    for arguments in chain("causal"):
-        run(arguments)
-        if arguments[0] == "fit":
-            assert "hits@1/20 by mutual information" in " ".join(capsys.readouterr().out.split())
+    fit, *passes = chain("causal")
+    run(fit)
+    assert "hits@1/20 by mutual information" in capsys.readouterr().out
+    for arguments in passes:  # with flags that the comment names, which every command accepts
+        run(arguments, "--sampling.num_replies=1", "--model.lora.rank=16", "--model.gradient_checkpointing=true")
     before, after = (results(here, "bst_small-teacher_causal", stage) for stage in ("untrained", "test"))
     assert before.keys() == after.keys()
     assert {"convai2/perplexity", "all/perplexity", "convai2/hits_at_1_of_20_ll", "all/hits_at_1_of_20_mi"} <= set(
@@ -181,11 +182,6 @@ def test_causal(here, capsys):
     assert after["all/ranked_examples"] == 20  # five of each set
     manifest = json.loads((here / "stores/bst_small_causal/candidates/manifest.json").read_text())
     assert "CausalTemplate" in json.dumps(manifest)
-    thrifty = ["--model.lora.rank=2", "--model.gradient_checkpointing=true", "--run.test_untrained=false"]
-    run(chain("causal")[0], "--run.name=thrifty", "--run.test_trained=false", *thrifty)
-    held = torch.load(next(here.glob("runs/thrifty/checkpoints/*.ckpt")), weights_only=True)["state_dict"]
-    assert held
-    assert all("lora_" in name for name in held)
 
 
 def test_flags_that_the_comments_name(here):
