@@ -74,6 +74,9 @@ class TeacherModule(LightningModule):
         lora: LoraSettings | None = None,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = (
+            True  # a set may be smaller than the processes are many
+        )
         if ranked_examples < 0:
             raise ConfigError(f"model.init_args.ranked_examples={ranked_examples}: 0 (none) or more")
         if lora is not None and getattr(teacher, "encoder_name_or_path", None) is not None:
@@ -246,6 +249,8 @@ class TeacherModule(LightningModule):
         names: Sequence[str] = getattr(getattr(self.trainer, "datamodule", None), f"{stage}_names", ())
         names = [*names, *map(str, range(len(names), count))]
         self._perplexities = {name: TokenPerplexity().to(self.device) for name in names[:count]}
+        for metric in self._perplexities.values():  # torchmetrics warns of one that has seen nothing
+            metric.update(torch.zeros(0, device=self.device), torch.zeros(0, dtype=torch.int64, device=self.device))
 
     def _add(self, batch: Batch, dataloader_idx: int) -> None:
         metric = list(self._perplexities.values())[dataloader_idx]
