@@ -406,3 +406,21 @@ def test_settings_of_predict_out_of_range(refused, tmp_path):
     contexts = write(tmp_path / "mine.jsonl", '["hi"]\n')
     said = refused(f"--predict.contexts={contexts}", "--predict.k=0", "--ckpt_path=none", command="predict")
     assert "predict.k=0" in said
+
+
+def test_replies_never_replace_their_contexts_nor_a_folder(refused, tmp_path):
+    """Refused before anything is answered: answering may take hours."""
+    contexts = write(tmp_path / "mine.jsonl", '["hi"]\n')
+    flags = (f"--predict.contexts={contexts}", "--ckpt_path=none")
+    said = refused(*flags, f"--predict.output={tmp_path}/../{tmp_path.name}/mine.jsonl", command="predict")
+    assert "would replace the contexts" in said
+    assert Path(contexts).read_text() == '["hi"]\n'
+    assert "this is a folder" in refused(*flags, f"--predict.output={tmp_path}", command="predict")
+    assert "/proc/nowhere" in refused(*flags, "--predict.output=/proc/nowhere/out.jsonl", command="predict")
+
+
+def test_a_run_and_a_cache_in_places_that_cannot_be_written(refused, tmp_path):
+    blocked = write(tmp_path / "file", "mine")
+    assert f"{blocked}/first/config.yaml" in refused(f"--run.root={blocked}")
+    assert blocked in refused(f"--data.cache_dir={blocked}")
+    assert Path(blocked).read_text() == "mine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zipfile
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from g2r_lightning.errors import ConfigError
-from g2r_lightning.paths import atomic_path, resolve_path
+from g2r_lightning.errors import ConfigError, G2RError
+from g2r_lightning.paths import atomic_path, resolve_path, writable_place
 from g2r_lightning.runs import RunFolder, differences, environment, readable_checkpoint
 
 CONFIG = "seed_everything: 1\nrun: {name: x}\ndata: {batch_size: 8, files: [a, b]}\ntrainer: {max_epochs: 2}\n"
@@ -63,6 +64,32 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path):
         write()
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["folder", "file/below", "/proc/nowhere/file"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    path = tmp_path / name
+
+    def write() -> None:
+        with atomic_path(path) as temporary:
+            temporary.touch()
+
+    with pytest.raises(G2RError, match=str(path)):
+        write()
+    with pytest.raises(G2RError, match=str(path)):
+        writable_place(path)
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_disk_that_is_full_is_named(tmp_path):
+    def write() -> None:
+        with atomic_path(tmp_path / "file"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(G2RError, match=r"file: cannot be written \(No space left"):
+        write()
 
 
 # -- what differs

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
+
+from g2r_lightning.errors import G2RError
 
 PACKAGE_PREFIX = "package:"
 
@@ -28,13 +30,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary neighbour of ``path`` to write to; it takes the name when the block ends without an error.
 
     The bytes are on disk before the name is, so a power cut leaves either the old file or the whole new one.
+
+    Raises:
+        G2RError: the file cannot be written: no permission, a full disk, a folder of that name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        writable_place(path)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise G2RError(
+            f"{path}: cannot be written ({error.strerror or error}); check permissions and free space, or choose "
+            "another place"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a file in the place of the folder, which is what the error above is about
+            temporary.unlink(missing_ok=True)
+
+
+def writable_place(path: Path) -> Path:
+    """Return the path after making the folder that it will stand in; long work ahead can be refused at its start.
+
+    Raises:
+        G2RError: the folder cannot be made, or the path is a folder itself.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise G2RError(
+            f"{path}: cannot make the folder {path.parent} ({error.strerror}); choose another place"
+        ) from error
+    if path.is_dir():
+        raise G2RError(f"{path}: this is a folder; name a file inside it")
+    return path

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from g2r_lightning.dialogue import Example
-from g2r_lightning.errors import StoreError
+from g2r_lightning.errors import G2RError, StoreError
 from g2r_lightning.store import (
     CANDIDATE_SCHEMA,
     CandidateRow,
@@ -132,7 +132,7 @@ def test_an_error_in_the_middle_of_a_shard_leaves_no_file(tmp_path, plan, exampl
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("g2r_lightning.store.writer.pq.write_table", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(G2RError, match="No space"):
         writer.write(0, rows_of(writer, 0, examples))
     assert list(contents(tmp_path / "a")) == ["plan.json"]
 

@@ -11,6 +11,7 @@ from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, DataError
+from g2r_lightning.paths import resolve_path, writable_place
 from g2r_lightning.runs import RunFolder, readable_checkpoint
 from g2r_lightning.student import RetrievalStudent
 from g2r_lightning.teacher import TeacherModule
@@ -73,8 +74,10 @@ def _writer(cli: ExperimentCLI, run: RunFolder) -> WritePredictions:
         raise ConfigError("name the contexts to answer: --predict.contexts=FILE (one JSON list of utterances a line)")
     if settings.k < 1:
         raise ConfigError(f"--predict.k={settings.k}: at least 1 reply")
-    output = settings.output or run.folder / "predictions" / f"{Path(settings.contexts).stem}.jsonl"
-    return WritePredictions(Path(output), settings.k, settings.form)
+    output = Path(settings.output or run.folder / "predictions" / f"{Path(settings.contexts).stem}.jsonl")
+    if output.resolve() == resolve_path(settings.contexts).resolve():
+        raise ConfigError(f"--predict.output={output}: the replies would replace the contexts; name another file")
+    return WritePredictions(writable_place(output.expanduser()), settings.k, settings.form)
 
 
 def _student_only(command: str, model: object) -> None:

@@ -22,7 +22,7 @@ from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
 from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.readers.files import read_lines
 from g2r_lightning.errors import ConfigError, DataError
-from g2r_lightning.paths import atomic_path, resolve_path
+from g2r_lightning.paths import atomic_path, resolve_path, writable_place
 from g2r_lightning.store import SCORE_SCHEMA, ScoreManifest, ShardWriter, describe_data
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.store.schema import shard_name
@@ -41,7 +41,7 @@ def score_file(cli: ExperimentCLI) -> None:
     """
     if cli.config.output is None:
         raise ConfigError("name the file for the scores: --output=FILE.jsonl")
-    source, output = resolve_path(cli.config.candidates), Path(cli.config.output)
+    source, output = resolve_path(cli.config.candidates), writable_place(resolve_path(cli.config.output))
     examples, candidates = read_candidates(source)
     teacher = teacher_passes.scoring_teacher(cli.build("teacher"))
     settings = ScoringSettings(**vars(cli.config.scoring))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.paths import resolve_path
+from g2r_lightning.paths import resolve_path, writable_place
 from g2r_lightning.store import CandidateStore, export_g2r_release, import_replies, write_store_from_examples
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def export_candidates(arguments: Sequence[str]) -> None:
     cli = ExperimentCLI("export", arguments, ())
     if cli.config.output is None:
         raise ConfigError("name the file to write: --output=FILE.jsonl")
+    output = writable_place(resolve_path(cli.config.output))
     store = CandidateStore(store_path(cli))
     scores = None
     if store.score_names():
@@ -42,7 +43,7 @@ def export_candidates(arguments: Sequence[str]) -> None:
         scores = {"ll": store.teacher_scores("ll", name)}
         if store.score_manifest(name).prior is not None:
             scores["mi"] = store.teacher_scores("mi", name)
-    log.info("wrote %d lines to %s", export_g2r_release(store, cli.config.output, scores), cli.config.output)
+    log.info("wrote %d lines to %s", export_g2r_release(store, output, scores), output)
 
 
 def store_path(cli: ExperimentCLI) -> str:
