@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from g2r_lightning.errors import ConfigError, G2RError
@@ -29,8 +29,8 @@ def changed(**values: object) -> str:
 def checkpoint(folder: Path, name: str, age: int = 0) -> Path:
     path = folder / "checkpoints" / name
     path.parent.mkdir(exist_ok=True)
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("data", "weights")
+    weights = torch.full((64,), 2.5)
+    torch.save({"state_dict": {"weights": weights}, "pytorch-lightning_version": "2.6"}, path)
     os.utime(path, (1e9 - age, 1e9 - age))
     return path
 
@@ -181,6 +181,60 @@ def test_a_checkpoint_is_looked_at_before_it_is_loaded(tmp_path):
         readable_checkpoint(path)
     with pytest.raises(ConfigError, match="no such file"):
         readable_checkpoint(tmp_path / "nowhere.ckpt")
+
+
+def test_damaged_weights_are_noticed_though_torch_loads_them(tmp_path):
+    path = checkpoint(tmp_path, "a.ckpt")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(torch.full((64,), 2.5).numpy().tobytes(), bytes(256)))
+    assert torch.load(path, weights_only=True)["state_dict"]["weights"].sum() == 0
+    with pytest.raises(ConfigError, match=r"a\.ckpt: no checkpoint, or a damaged one"):
+        readable_checkpoint(path)
+
+
+@pytest.mark.parametrize("held", [torch.ones(1), {"state_dict": {}}, {"state_dict": {}, "where": Path("a")}])
+def test_a_file_of_something_else_is_no_checkpoint(tmp_path, held):
+    torch.save(held, tmp_path / "other.ckpt")
+    with pytest.raises(ConfigError, match=r"--ckpt_path=.*other\.ckpt: no checkpoint of"):
+        readable_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_an_archive_of_nothing_is_no_checkpoint(tmp_path):
+    (tmp_path / "empty.ckpt").write_bytes(b"PK\x05\x06" + bytes(18))
+    with pytest.raises(ConfigError, match=r"empty\.ckpt: no checkpoint"):
+        readable_checkpoint(tmp_path / "empty.ckpt")
+
+
+def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.open(CONFIG, "resume")
+    old, new = checkpoint(run.folder, "old.ckpt", age=10), checkpoint(run.folder, "new.ckpt")
+    new.write_bytes(new.read_bytes()[:-30])
+    assert run.open(CONFIG, "resume") == "resume"
+    assert run.last_checkpoint == old
+    assert run.cut_checkpoints == [new]
+
+
+@pytest.mark.parametrize("name", ["record.json", "results/test.json"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, name):
+    run = RunFolder(tmp_path / "run")
+    run.open(CONFIG, "resume")
+    (run.folder / name).parent.mkdir(exist_ok=True)
+    (run.folder / name).write_text("{")
+    with pytest.raises(ConfigError, match=rf"{name}: damaged .* delete it"):
+        run.record() if name == "record.json" else run.results("test")
+
+
+@pytest.mark.parametrize("text", ["a: [", "", "- 1"])
+def test_a_run_with_a_damaged_configuration_is_kept_until_it_may_be_overwritten(tmp_path, text):
+    run = RunFolder(tmp_path / "run")
+    run.open(CONFIG, "resume")
+    kept = checkpoint(run.folder, "a.ckpt")
+    (run.folder / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.yaml: damaged .*--run\.on_existing=overwrite"):
+        run.open(CONFIG, "resume")
+    assert kept.is_file()
+    assert run.open(CONFIG, "overwrite") == "new"
 
 
 def test_the_record_of_the_surroundings_is_plain_data():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import platform
 import shutil
 import subprocess
@@ -73,7 +74,7 @@ class RunFolder:
                 )
             self._write(CONFIG, config)
             return "new"
-        there, here = yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8")), yaml.safe_load(config)
+        there, here = self._config(), yaml.safe_load(config)
         clashes = differences(there, here)
         nothing_to_lose = self.last_checkpoint is None and not any(self.folder.glob("results/*.json"))
         if clashes and not nothing_to_lose:
@@ -90,9 +91,14 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint, or ``None``."""
-        found = sorted((self.folder / CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+        """The newest checkpoint that is whole, or ``None``."""
+        found = [path for path in self._checkpoints() if zipfile.is_zipfile(path)]
         return found[-1] if found else None
+
+    @property
+    def cut_checkpoints(self) -> list[Path]:
+        """The checkpoints that were cut short, as a crash or a full disk leaves them."""
+        return [path for path in self._checkpoints() if not zipfile.is_zipfile(path)]
 
     @property
     def best_checkpoint(self) -> Path | None:
@@ -103,11 +109,7 @@ class RunFolder:
 
     def record(self) -> dict[str, Any]:
         """Return ``record.json``, empty where there is none."""
-        path = self.folder / RECORD
-        if not path.is_file():
-            return {}
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return self._json(RECORD)
 
     def update_record(self, **facts: Any) -> None:
         """Add facts to ``record.json``."""
@@ -115,11 +117,33 @@ class RunFolder:
 
     def results(self, stage: str) -> dict[str, float]:
         """Return ``results/<stage>.json``, empty where there is none."""
-        path = self.folder / "results" / f"{stage}.json"
+        return self._json(f"results/{stage}.json")
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.folder / CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+
+    def _config(self) -> dict[str, Any]:
+        path = self.folder / CONFIG
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (ValueError, yaml.YAMLError) as error:
+            found = " ".join(str(error).split())
+        if not isinstance(found, dict):
+            raise ConfigError(
+                f"{path}: damaged ({found}), so nobody knows what this run was; choose another --run.name, or replace "
+                "the run with --run.on_existing=overwrite"
+            )
+        return found
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
         if not path.is_file():
             return {}
-        found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path}: damaged ({error}); delete it, the run goes on without it") from error
+        return found if isinstance(found, dict) else {}
 
     def _write(self, name: str, text: str) -> None:
         with atomic_path(self.folder / name) as temporary:
@@ -162,16 +186,35 @@ def now() -> str:
 
 
 def readable_checkpoint(path: str | Path) -> str:
-    """Return the path of a checkpoint after a look at its outside.
+    """Return the path of a checkpoint after a look at it.
 
     Raises:
-        ConfigError: there is no such file, or it is no checkpoint, or one that was cut short.
+        ConfigError: there is no such file, or it is no checkpoint, or one that is damaged.
     """
     if not Path(path).is_file():
         raise ConfigError(f"--ckpt_path={path}: no such file")
-    if not zipfile.is_zipfile(path):  # its directory stands at the end, so a file that was cut short has none
+    if not zipfile.is_zipfile(path) or not _whole(path):
         raise ConfigError(f"--ckpt_path={path}: no checkpoint, or a damaged one; name another")
+    import torch
+
+    try:
+        held = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise ConfigError(
+            f"--ckpt_path={path}: no checkpoint of plain weights, as every run here writes; name another"
+        ) from error
+    if not isinstance(held, dict) or not {"state_dict", "pytorch-lightning_version"} <= held.keys():
+        raise ConfigError(f"--ckpt_path={path}: no checkpoint of a run, but other saved tensors; name another")
     return str(path)
+
+
+def _whole(path: str | Path) -> bool:
+    """Whether every part of an archive has the checksum it was written with: torch loads damaged weights in silence."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def _made_by_evaluation(path: Path) -> bool:

@@ -38,6 +38,8 @@ def fit(arguments: Sequence[str]) -> None:
         _summarise(run)
         return
     checkpoint = cli.config.ckpt_path
+    for cut in run.cut_checkpoints:
+        log.warning("%s was cut short and is passed over; delete it", cut)
     if checkpoint is None and state == "resume":
         checkpoint = str(run.last_checkpoint)
         log.info("going on from %s", checkpoint)
