@@ -391,6 +391,7 @@ def test_more_replies_than_there_are(predict, first):
         ('["hi"]\n["hello"]\n["hi\n', "mine.jsonl:3: "),
         ('["hi"]\n[]\n', "mine.jsonl:2: "),
         ('["hi"]\n{"text": "hi"}\n', "mine.jsonl:2: "),
+        ('["hi"]\n["\\ud83d"]\n', "mine.jsonl:2: "),
     ],
 )
 def test_contexts_that_cannot_be_read_are_named(refused, tmp_path, text, named):

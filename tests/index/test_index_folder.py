@@ -41,6 +41,7 @@ def test_saved_and_loaded_again_gives_identical_replies(folder, tmp_path):
 def test_saving_replaces_what_is_there_and_leaves_nothing_beside_it(folder):
     index, encoder, text = load_index(folder)
     (folder / "stale").write_text("old")
+    (folder.with_name(".elsewhere.1.tmp") / "student").mkdir(parents=True)  # of a process that was killed
     save_index(folder, index, encoder, text, {})
     assert not (folder / "stale").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["elsewhere"]
@@ -84,6 +85,30 @@ def test_a_missing_file_is_named(folder):
         Responder.load(folder)
     with pytest.raises(G2RError, match=r"embeddings\.npy"):
         verify(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["embeddings.npy", "responses.parquet", "index.faiss", "student/model.safetensors", "student/tokenizer.json"],
+)
+def test_a_garbled_file_of_the_right_size_is_named(folder, name):
+    content = bytearray((folder / name).read_bytes())
+    content[:40] = bytes(40)
+    (folder / name).write_bytes(content)
+    with pytest.raises(G2RError, match=Path(name).name if "tokenizer" not in name else "student"):
+        Responder.load(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"schema_version": 1}'])
+def test_a_manifest_that_lacks_what_it_must_tell_is_damaged(folder, text):
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(G2RError, match=r"manifest\.json: damaged"):
+        Responder.load(folder)
+
+
+def test_a_file_is_no_index(folder):
+    with pytest.raises(G2RError, match="no response index here"):
+        Responder.load(folder / "manifest.json")
 
 
 def test_what_is_no_index_says_how_to_make_one(folder, tmp_path):

@@ -80,6 +80,15 @@ def test_what_is_no_context_is_refused(bot, context):
         bot.respond(context)
 
 
+def test_half_a_character_and_a_persona_in_one_string_are_refused(bot):
+    with pytest.raises(ValueError, match="half of a character"):
+        bot.respond(["hi \ud83d"])
+    with pytest.raises(ValueError, match="half of a character"):
+        bot.respond(["hi"], persona=["\udfff"])
+    with pytest.raises(ValueError, match="persona is a list of lines"):
+        bot.respond(["hi"], persona="i love dog")
+
+
 def test_counts_out_of_range(bot):
     with pytest.raises(ValueError, match="k=0"):
         bot.respond(["hi"], k=0)

@@ -22,6 +22,19 @@ def text_key(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+def half_character(text: str) -> bool:
+    r"""Whether a text holds an unpaired surrogate: JSON can spell it, no tokenizer, UTF-8 or Parquet file takes it.
+
+    >>> half_character("\ud83d"), half_character("\N{DOG}")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def normalised(text: str) -> str:
     """Return the words of a text alone: case, punctuation and spacing forgotten.
 

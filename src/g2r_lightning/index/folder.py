@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 
 from g2r_lightning import __version__
 from g2r_lightning.errors import G2RError
@@ -42,8 +43,9 @@ def save_index(
         text: its way with texts.
         facts: what else the manifest should tell (checkpoint, data).
     """
+    for left_over in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a process that was killed while it wrote
+        shutil.rmtree(left_over, ignore_errors=True)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
     save_student(encoder, text, fresh / "student")
     pq.write_table(pa.table({"text": index.texts, "source": index.sources}), fresh / "responses.parquet")
     np.save(fresh / "embeddings.npy", index.embeddings, allow_pickle=False)
@@ -71,14 +73,23 @@ def load_index(folder: Path) -> tuple[ResponseIndex, StudentEncoder, StudentText
     """Read a folder of :func:`save_index`.
 
     Raises:
-        G2RError: it is no such folder, of another version, or a file has another size than it was written with.
+        G2RError: it is no such folder, of another version, or a file is missing or damaged.
     """
     manifest = read_manifest(folder)
     for name, facts in manifest["files"].items():
         path = folder / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != facts["bytes"]:
+        if not path.is_file():
+            raise G2RError(f"{path}: missing; build the index again")
+        if (size := path.stat().st_size) != facts["bytes"]:
             raise G2RError(f"{path}: {size} bytes, but {facts['bytes']} were written; build the index again")
+    try:
+        return _loaded(folder, manifest["factory"])
+    except (pa.ArrowException, SafetensorError, OSError, ValueError, RuntimeError) as error:
+        verify(folder)  # names the file, where one is not as it was written
+        raise G2RError(f"{folder}: cannot be read ({error}); build the index again") from error
+
+
+def _loaded(folder: Path, factory: str) -> tuple[ResponseIndex, StudentEncoder, StudentText]:
     table = pq.read_table(folder / "responses.parquet")
     embeddings = np.load(folder / "embeddings.npy", mmap_mode="c", allow_pickle=False)  # torch warns of read-only ones
     faiss_index = None
@@ -88,7 +99,7 @@ def load_index(folder: Path) -> tuple[ResponseIndex, StudentEncoder, StudentText
         faiss_index = faiss.read_index(str(folder / "index.faiss"))
     texts, sources = table["text"].to_pylist(), table["source"].to_pylist()
     encoder, text = load_student(folder / "student")
-    return ResponseIndex(texts, sources, embeddings, manifest["factory"], faiss_index), encoder, text
+    return ResponseIndex(texts, sources, embeddings, factory, faiss_index), encoder, text
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -100,7 +111,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["schema_version"]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise G2RError(f"{folder}: no response index here; `fit` builds one at <run>/index") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise G2RError(f"{folder / MANIFEST}: damaged ({error}); build the index again") from error
@@ -108,6 +119,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise G2RError(
             f"{folder}: index of schema version {version}, this release reads {SCHEMA_VERSION}; build it again"
         )
+    lacking = {"files", "factory"} - manifest.keys()
+    if lacking:
+        raise G2RError(f"{folder / MANIFEST}: damaged (no {', '.join(sorted(lacking))}); build the index again")
     return manifest
 
 

@@ -11,6 +11,7 @@ import torch
 
 from g2r_lightning.data.tokens import pad
 from g2r_lightning.dialogue import Example
+from g2r_lightning.dialogue.text import half_character
 from g2r_lightning.index import ResponseIndex, load_index
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
@@ -63,7 +64,7 @@ class Responder:
             persona: lines about the one who answers; used by students that were trained with persona lines.
 
         Raises:
-            ValueError: the context is empty, or a string instead of a list of them.
+            ValueError: context or persona is no list of strings, the context is empty, or a text is no valid Unicode.
         """
         return self.respond_all([context], k, persona)[0]
 
@@ -89,4 +90,8 @@ class Responder:
 def _example(context: Sequence[str], persona: Sequence[str]) -> Example:
     if isinstance(context, str) or not context or not all(isinstance(turn, str) for turn in context):
         raise ValueError("a context is a list of at least one utterance, oldest first")
+    if isinstance(persona, str) or not all(isinstance(line, str) for line in persona):
+        raise ValueError("persona is a list of lines, not one string")
+    if any(map(half_character, (*context, *persona))):
+        raise ValueError("a text holds half of a character (an unpaired surrogate), which no tokenizer reads")
     return Example("live:0:0", tuple(context), "", persona=tuple(persona))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from g2r_lightning.dialogue.readers.files import read_lines
+from g2r_lightning.dialogue.text import half_character
 from g2r_lightning.dialogue.types import Dialogue
 from g2r_lightning.errors import DataError
 from g2r_lightning.paths import resolve_path
@@ -133,7 +134,7 @@ class DialogueReader(ABC):
                 return Skip(line, f"dialogue {dialogue.id}: a candidate of turn {turn} is empty")
         if (dialogue.dataset, dialogue.id) in seen:
             return Skip(line, f"dialogue {dialogue.id}: this id was used before in the file")
-        if any(_half_character(text) for text in _all_texts(dialogue)):
+        if any(half_character(text) for text in _all_texts(dialogue)):
             return Skip(
                 line, f"dialogue {dialogue.id}: half of a character (an unpaired surrogate, \\ud800 to \\udfff)"
             )
@@ -160,12 +161,3 @@ def _all_texts(dialogue: Dialogue) -> Iterator[str]:
     for candidates in dialogue.candidates.values():
         for candidate in candidates:
             yield from (candidate.response, candidate.source)
-
-
-def _half_character(text: str) -> bool:
-    """Whether a text cannot be written as UTF-8; JSON can spell such text, no tokenizer or Parquet file takes it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from g2r_lightning.dialogue.readers.base import DialogueReader, Skip
 from g2r_lightning.dialogue.readers.files import read_lines
 from g2r_lightning.dialogue.readers.records import MalformedError, as_object, as_text, as_texts, parse_json
+from g2r_lightning.dialogue.text import half_character
 from g2r_lightning.dialogue.types import ORIGINAL, Candidate, Dialogue, Example
 from g2r_lightning.errors import DataError
 from g2r_lightning.paths import atomic_path, resolve_path
@@ -162,6 +163,8 @@ def _context(value: Any) -> tuple[str, ...]:
     context = as_texts(value, '"context"')
     if not context or not all(utterance.strip() for utterance in context):
         raise MalformedError('"context" is empty or holds an empty utterance')
+    if any(map(half_character, context)):
+        raise MalformedError('"context" holds half of a character (an unpaired surrogate, \\ud800 to \\udfff)')
     return context
 
 
