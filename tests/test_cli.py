@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -316,6 +317,44 @@ def test_sets_and_checkpoints_that_are_not_there(refused):
     assert "no validation set" in refused("--data.validation={}", "--ckpt_path=none", command="validate")
     assert "no test set" in refused("--data.test={}", "--ckpt_path=none", command="test")
     assert "--predict.contexts" in refused("--ckpt_path=none", command="predict")
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--trainer.accelerator=cpuu", "the trainer refuses its settings: .*cpuu"),
+        ("--model.optimizer.lr=-1", "model.init_args.optimizer: Invalid learning rate"),
+        ("--seed_everything=-1", "seed_everything=-1: a whole number from 0"),
+        ("--model.loss.class_path=g2r_lightning.losses.G2RLos", "did you mean 'G2RLoss'"),
+    ],
+)
+def test_values_that_only_their_owners_can_judge(refused, flag, named):
+    assert re.search(named, refused(flag))
+
+
+@pytest.mark.parametrize("wrong", ["clas_path", "init_arg"])
+def test_a_misspelt_place_of_a_class_or_its_settings(fitted, refused, tmp_path, wrong):
+    right = {"clas_path": "class_path", "init_arg": "init_args"}[wrong]
+    loss = "class_path: g2r_lightning.losses.G2RLoss\n      init_args: {alpha: 0.0}"
+    text = fitted.read_text()
+    assert loss in text
+    config = write(tmp_path / "x.yaml", text.replace(loss, loss.replace(right, wrong)))
+    assert f"loss.{wrong}'; did you mean '{right}'?" in refused(config=Path(config))
+
+
+def test_an_alias_flag_that_reaches_nothing_is_refused(fitted, refused, printed, tmp_path):
+    """A misspelt one would let the run go on with the value that it was to replace."""
+    said = refused("--alias.foldr=/elsewhere")
+    assert "'--alias.foldr' reaches nothing" in said
+    assert "did you mean 'folder'?" in said
+    saved = write(tmp_path / "saved.yaml", printed("-c", str(fitted)))
+    assert "config.yaml has them resolved" in refused("--alias.folder=/elsewhere", config=Path(saved))
+    assert "/else" in printed("-c", str(fitted), "--alias.new=/else", "--run.name=${alias.new}")
+
+
+def test_an_empty_file_is_an_empty_tree(refused, tmp_path):
+    said = refused(config=Path(write(tmp_path / "empty.yaml", "# nothing yet\n")))
+    assert "`fit` needs the section 'data'; give an experiment with it" in said
 
 
 # -- evaluation and prediction from a checkpoint

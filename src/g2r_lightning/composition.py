@@ -32,8 +32,8 @@ def with_one_file(arguments: Sequence[str]) -> list[str]:
         yaml.YAMLError: a file is not YAML.
     """
     files, others = split_files(arguments)
-    if len(files) < 2:
-        return list(arguments)
+    if len(files) < 2:  # the parser reads it itself, so that its complaints name the file; an empty one it cannot
+        return others if files and not read_tree(files[0]) else list(arguments)
     tree: Tree = {}
     for file in files:
         tree = laid_over(tree, read_tree(file))

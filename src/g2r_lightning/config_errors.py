@@ -6,6 +6,7 @@ failure, this module walks the composed files and flags beside the constructors'
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ import yaml
 
 from g2r_lightning.composition import Tree, imported, laid_over, parameters, read_tree
 
+PLACES = {"class_path", "init_args", "dict_kwargs"}
 NO_SECTIONS = {"help", "config", "print_config", "print_shtab"}
 
 
@@ -38,8 +40,41 @@ def explain(error: Exception, arguments: Sequence[str], parser: Any) -> str:
         nearest = get_close_matches(path[-1], known, 1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known here: {', '.join(sorted(known))}"
         return f"unknown key '{'.'.join(path)}'; {hint}"
-    text = str(error).strip()
-    return innermost(text)
+    return with_nearest_name(innermost(str(error).strip()))
+
+
+def with_nearest_name(complaint: str) -> str:
+    """Add to a complaint about a class that is not in its module the nearest one that is.
+
+    >>> with_nearest_name("model.loss: module 'g2r_lightning.losses' has no attribute 'G2RLos'")
+    "model.loss: module 'g2r_lightning.losses' has no attribute 'G2RLos'; did you mean 'G2RLoss'?"
+    """
+    found = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", complaint)
+    if found is None:
+        return complaint
+    nearest = get_close_matches(found[2], dir(importlib.import_module(found[1])), 1)
+    return f"{complaint}; did you mean '{nearest[0]}'?" if nearest else complaint
+
+
+def idle_alias(arguments: Sequence[str]) -> str | None:
+    """Return what is wrong with a flag ``--alias.name`` that reaches nothing; ``None`` where all reach something.
+
+    Aliases are free names: the parser takes a misspelt one, and the run would use the value that it was to replace.
+    """
+    flags = [word.removeprefix("--alias.").partition("=")[0] for word in arguments if word.startswith("--alias.")]
+    if not flags:
+        return None
+    files = composed([word for word in arguments if not word.startswith("--alias.")])
+    named = set(re.findall(r"\$\{[^{}]*?alias\.(\w+)", str(composed(arguments))))
+    declared = files.get("alias")
+    known = named | set(declared if isinstance(declared, dict) and named else ())
+    for flag in flags:
+        if flag.split(".")[0] not in known:
+            nearest = get_close_matches(flag, sorted(known), 1)
+            remedy = f"did you mean '{nearest[0]}'?" if nearest else f"known here: {', '.join(sorted(known)) or 'none'}"
+            resolved = "" if named else " (a run's config.yaml has them resolved: give the experiment's own files)"
+            return f"'--alias.{flag}' reaches nothing, no setting names ${{alias.{flag}}}{resolved}; {remedy}"
+    return None
 
 
 def composed(arguments: Sequence[str]) -> Tree:
@@ -87,6 +122,8 @@ def _unknown_in(value: Any, path: list[str], owner: Any) -> Iterator[tuple[list[
         inner = {**_flattened(value), **(value.get("init_args") or {})}
         path = [*path, "init_args"]
     elif "init_args" in value:
+        for key in value.keys() - PLACES:
+            yield [*path, key], sorted(PLACES)
         inner, path = value["init_args"] or {}, [*path, "init_args"]
     else:
         inner = value
@@ -94,7 +131,8 @@ def _unknown_in(value: Any, path: list[str], owner: Any) -> Iterator[tuple[list[
     for key, item in inner.items():
         name = key.rstrip("+")
         if known is not None and name not in known:
-            yield [*path, name], known
+            beside = name not in (value.get("init_args") or {}) and get_close_matches(name, PLACES, 1)
+            yield ([*path[:-1], name], sorted(PLACES)) if beside else ([*path, name], known)
         else:
             yield from _unknown_in(item, [*path, name], _group(owner, name))
 

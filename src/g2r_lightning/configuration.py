@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from g2r_lightning.composition import with_one_file
-from g2r_lightning.config_errors import explain, innermost
+from g2r_lightning.config_errors import explain, idle_alias, innermost
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.filters import ReplyFilter
 from g2r_lightning.store.schema import EXAMPLES_PER_SHARD
@@ -164,12 +164,18 @@ class ExperimentCLI(LightningCLI):
         """Parse, and turn every complaint of the parser into one that names the key and the nearest right one.
 
         Raises:
-            ConfigError: a key is unknown, a value does not fit, a needed section is missing.
+            ConfigError: a key is unknown, a value does not fit, a flag changes nothing, a needed section is missing.
         """
         try:
             super().parse_arguments(parser, with_one_file(args or []))
         except (argparse.ArgumentError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
             raise ConfigError(explain(error, list(args or []), parser)) from error
+        seed = self.config.seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise ConfigError(f"seed_everything={seed}: a whole number from 0 to {2**32 - 1}")
+        idle = idle_alias(list(args or []))
+        if idle is not None:
+            raise ConfigError(idle)
         for section in self.needs:
             if self.config.get(section) is None:
                 raise ConfigError(
@@ -206,7 +212,10 @@ class ExperimentCLI(LightningCLI):
             extra["logger"] = TensorBoardLogger(folder, name="", version="")
         extra["callbacks"] = [*(trainer_config.get("callbacks") or []), *self.persistent_callbacks]
         extra["use_distributed_sampler"] = False  # the data modules share out whole steps themselves
-        return self.instantiate_trainer(**extra)
+        try:
+            return self.instantiate_trainer(**extra)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"the trainer refuses its settings: {error}") from error
 
     @property
     def run_settings(self) -> RunSettings:

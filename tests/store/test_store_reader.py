@@ -67,7 +67,7 @@ def test_a_score_set_without_prior_serves_ll_alone(store, add_scores):
     assert store.scores().prior_log_likelihood is None
     assert store.scores()["toy:0:2", 0] == ScoreRow("toy:0:2", 0, -1.0, 2)
     assert store.teacher_scores("ll", normalise=False)[0] == -1.0
-    with pytest.raises(StoreError, match="score --prior"):
+    with pytest.raises(StoreError, match=r"--scoring\.prior=empty"):
         store.teacher_scores("mi")
 
 

@@ -84,7 +84,7 @@ def test_likelihoods_of_every_candidate_become_a_score_set(tmp_path):
     assert store.score_names() == ["given"]
     assert store.teacher_scores("ll").tolist() == [-1.0, -2.0, -2.0, -0.5]
     assert store.teacher_scores("ll", "given", normalise=False).tolist() == [-3.0, -4.0, -8.0, -1.0]
-    with pytest.raises(StoreError, match="score --prior"):
+    with pytest.raises(StoreError, match=r"--scoring\.prior=empty"):
         store.teacher_scores("mi")
 
 

@@ -51,7 +51,7 @@ def test_the_input_is_not_changed_and_not_shared():
 
 @pytest.mark.parametrize("prior", [(None, None), (PRIOR, None), (None, PRIOR_N)])
 def test_mi_without_a_prior_names_the_command(prior):
-    with pytest.raises(StoreError, match="score --prior"):
+    with pytest.raises(StoreError, match=r"--scoring\.prior=empty"):
         teacher_score(LL, N, *prior, kind="mi", normalise=True)
 
 

@@ -194,7 +194,8 @@ class CandidateStore:
             first = int(np.flatnonzero(column.is_null().to_numpy())[0])
             raise StoreError(
                 f"{self.path}: {score} is missing for {column.null_count} of {len(column)} candidates, first for "
-                f"{self._label(first)}; use score: ll with a score set ({_SCORE}), or alpha: 0, which needs none"
+                f"{self._label(first)}; use --data.teacher_score=ll with a score set ({_SCORE}), or alpha: 0, which "
+                "needs none"
             )
         check_finite(values, score, self._label)
         return values

@@ -61,7 +61,7 @@ def teacher_score(
     if prior_log_likelihood is None or prior_num_tokens is None:
         raise StoreError(
             "MI = log P(r|c) - log P(r) needs a prior, and this score set has none: make one with "
-            "`python -m g2r_lightning score --prior`, or use score: ll"
+            "`python -m g2r_lightning score` with --scoring.prior=empty, or use --data.teacher_score=ll"
         )
     return score - _term(prior_log_likelihood, prior_num_tokens, normalise, "prior_log_likelihood", label)
 

@@ -93,8 +93,15 @@ class RetrievalStudent(LightningModule):
         return self.validation_step(batch, batch_idx)
 
     def configure_optimizers(self) -> Any:
-        """Build optimiser and schedule."""
-        optimizer = self._build_optimizer(self.parameters())
+        """Build optimiser and schedule.
+
+        Raises:
+            ConfigError: the optimiser refuses its settings.
+        """
+        try:
+            optimizer = self._build_optimizer(self.parameters())
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"model.init_args.optimizer: {error}") from error
         steps = int(self.trainer.estimated_stepping_batches)
         return self.schedule.configure(optimizer, steps, self._steps_between_validations())
 
