@@ -150,6 +150,21 @@ def test_teacher_cpu(here):
     assert "original" in (here / "stores/bst_small_cpu/scores/minilm_halves/summary.md").read_text()
 
 
+def test_the_commands_of_the_teacher_s_document(here, capsys):
+    run(commands("teacher")[0], "--run.test_untrained=false", "--run.test_trained=false")  # the teacher they all need
+    lines = [{"context": ["hi"], "candidates": ["hello", "good food"]}, {"context": ["no"], "candidates": ["yes"]}]
+    (here / "candidates.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = (EXPERIMENTS.parent / "docs/teacher.md").read_text().replace("\\\n", "")
+    found = [shlex.split(line)[3:] for line in re.findall(r"^python -m g2r_lightning .*$", text, flags=re.MULTILINE)]
+    assert [words[0] for words in found] == ["generate", "generate", "score", "score", "generate"]
+    for words in found:
+        one_process = [word for word in words if not word.startswith("--trainer.")]  # two: test_teacher_commands.py
+        run(one_process, "--alias.store=stores/document")
+    assert "hours on one device" in capsys.readouterr().out
+    scored = [json.loads(line) for line in (here / "scored.jsonl").read_text().splitlines()]
+    assert [len(line["candidates"]) for line in scored] == [2, 1]
+
+
 def test_endpoint(here):
     """A server on the loopback interface writes; nothing else is replaced."""
     from teacher.chat_server import Answer, completion, serving

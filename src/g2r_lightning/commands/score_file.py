@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from g2r_lightning.commands import teacher_passes
+from g2r_lightning.commands.passes import prior_name, run_pass, scoring_teacher
 from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
 from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.readers.files import read_lines
@@ -43,7 +43,7 @@ def score_file(cli: ExperimentCLI) -> None:
         raise ConfigError("name the file for the scores: --output=FILE.jsonl")
     source, output = resolve_path(cli.config.candidates), writable_place(resolve_path(cli.config.output))
     examples, candidates = read_candidates(source)
-    teacher = teacher_passes.scoring_teacher(cli.build("teacher"))
+    teacher = scoring_teacher(cli.build("teacher"))
     settings = ScoringSettings(**vars(cli.config.scoring))
     prior = make_prior(settings.prior, examples, settings.seed)
 
@@ -55,12 +55,12 @@ def score_file(cli: ExperimentCLI) -> None:
         teacher=teacher.describe(),
         template=teacher.describe_template(),
         candidates_hash=file_hash(source),
-        prior=teacher_passes.prior_name(settings, prior),
+        prior=prior_name(settings, prior),
         examples_per_shard=cli.config.shard_size,
     )
     folder = output.with_name(f".{output.name}.parts")
     writer = ShardWriter(folder, SCORE_SCHEMA, plan)
-    if teacher_passes.run_pass(cli, teacher, writer, lambda i: (score_rows(teacher, members(i), prior), {}), "scoring"):
+    if run_pass(cli, teacher, writer, lambda i: (score_rows(teacher, members(i), prior), {}), "scoring"):
         writer.finish()
         with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(_lines(writer, examples, candidates))

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import Trainer
-
 from g2r_lightning.commands.estimate import estimate_pass
+from g2r_lightning.commands.passes import prior_name, run_pass, scoring_teacher
 from g2r_lightning.commands.stores import store_path
 from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
 from g2r_lightning.dialogue import Example
@@ -24,14 +23,11 @@ from g2r_lightning.store import (
     score_plan,
     scores_folder,
 )
-from g2r_lightning.teacher import Prior, Sampling, Teacher, make_prior
-from g2r_lightning.teacher.generator import Generator
+from g2r_lightning.teacher import Sampling, make_prior
 from g2r_lightning.teacher.passes import GenerationReport, Writing, generate_rows, score_rows
-from g2r_lightning.teacher.shards import MakeShard, ShardPass
 from g2r_lightning.teacher.summary import generation_summary, scoring_summary
 
 log = logging.getLogger(__name__)
-PLACES = ("accelerator", "devices", "num_nodes", "strategy")
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -120,28 +116,6 @@ def score(arguments: Sequence[str]) -> None:
         scoring_summary(store, settings.name)
 
 
-def scoring_teacher(teacher: object) -> Teacher:
-    """Return a teacher that tells likelihoods.
-
-    Raises:
-        ConfigError: it only writes.
-    """
-    if isinstance(teacher, Teacher):
-        return teacher
-    raise ConfigError(
-        f"teacher={type(teacher).__name__} writes replies but tells no token likelihoods, so it cannot score them and "
-        "there is nothing to transfer (KD): train with data-level G2R (alpha 0), or score its replies with a teacher "
-        "that runs here: --teacher=g2r_lightning.teacher.CausalTeacher --teacher.name_or_path=..."
-    )
-
-
-def prior_name(settings: ScoringSettings, prior: Prior | None) -> str | None:
-    """Return what a manifest says of the prior's estimator."""
-    if prior is None:
-        return None
-    return f"{settings.prior}, seed {settings.seed}" if settings.prior.startswith("contexts") else settings.prior
-
-
 def writing_of(cli: ExperimentCLI) -> Writing:
     """Return what the sections ``decodings`` (or ``sampling``), ``filters`` and the seed ask for.
 
@@ -154,27 +128,3 @@ def writing_of(cli: ExperimentCLI) -> Writing:
     chosen = cli.config.get("decodings") or [cli.config.sampling]
     filters = cli.build("filters") if cli.config.get("filters") else []
     return Writing(tuple(Sampling(**vars(one)) for one in chosen), tuple(filters), int(seed))
-
-
-def pass_trainer(cli: ExperimentCLI) -> Trainer:
-    """Return a trainer that has nothing of the experiment's but the devices it runs on."""
-    settings = cli.build("trainer")
-    chosen = {name: settings[name] for name in PLACES if settings.get(name) is not None}
-    return Trainer(
-        **chosen,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        inference_mode=False,
-    )
-
-
-def run_pass(
-    cli: ExperimentCLI, generator: Generator, writer: ShardWriter[Any], make: MakeShard, what: str, rounds: int = 1
-) -> bool:
-    """Run a pass, and return whether this process is the one that finishes the folder."""
-    trainer = pass_trainer(cli)
-    trainer.predict(ShardPass(generator, writer, make, what, rounds), return_predictions=False)
-    return bool(trainer.is_global_zero)

@@ -1,0 +1,62 @@
+"""What the passes of a teacher have in common: the trainer that shares them out, and who may score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.store import ShardWriter
+from g2r_lightning.teacher import Prior, Teacher
+from g2r_lightning.teacher.generator import Generator
+from g2r_lightning.teacher.shards import MakeShard, ShardPass
+
+PLACES = ("accelerator", "devices", "num_nodes", "strategy")
+
+
+def scoring_teacher(teacher: object) -> Teacher:
+    """Return a teacher that tells likelihoods.
+
+    Raises:
+        ConfigError: it only writes.
+    """
+    if isinstance(teacher, Teacher):
+        return teacher
+    raise ConfigError(
+        f"teacher={type(teacher).__name__} writes replies but tells no token likelihoods, so it cannot score them and "
+        "there is nothing to transfer (KD): train with data-level G2R (alpha 0), or score its replies with a teacher "
+        "that runs here: --teacher=g2r_lightning.teacher.CausalTeacher --teacher.name_or_path=..."
+    )
+
+
+def prior_name(settings: ScoringSettings, prior: Prior | None) -> str | None:
+    """Return what a manifest says of the prior's estimator."""
+    if prior is None:
+        return None
+    return f"{settings.prior}, seed {settings.seed}" if settings.prior.startswith("contexts") else settings.prior
+
+
+def pass_trainer(cli: ExperimentCLI) -> Trainer:
+    """Return a trainer that has nothing of the experiment's but the devices it runs on."""
+    settings = cli.build("trainer")
+    chosen = {name: settings[name] for name in PLACES if settings.get(name) is not None}
+    return Trainer(
+        **chosen,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        inference_mode=False,
+    )
+
+
+def run_pass(
+    cli: ExperimentCLI, generator: Generator, writer: ShardWriter[Any], make: MakeShard, what: str, rounds: int = 1
+) -> bool:
+    """Run a pass, and return whether this process is the one that finishes the folder."""
+    trainer = pass_trainer(cli)
+    trainer.predict(ShardPass(generator, writer, make, what, rounds), return_predictions=False)
+    return bool(trainer.is_global_zero)
