@@ -311,6 +311,29 @@ def test_a_folder_that_holds_no_encoder_is_named(refused, tmp_path):
     assert "holds no model" in refused(f"--model.encoder.name_or_path={tmp_path}/empty")
 
 
+def test_an_encoder_with_damaged_or_foreign_weights_is_named(fitted, refused, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    shutil.copytree(fitted.parent / "encoder", tmp_path / "encoder")
+    weights = tmp_path / "encoder/model.safetensors"
+    named = f"model.init_args.encoder.init_args.name_or_path={tmp_path}/encoder"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    assert named in refused(f"--model.encoder.name_or_path={tmp_path}/encoder")
+    save_file({"decoder.weight": torch.ones(2)}, weights, metadata={"format": "pt"})
+    said = refused(f"--model.encoder.name_or_path={tmp_path}/encoder")
+    assert named in said
+    assert "of the encoder's weights are not in it" in said  # transformers draws random ones instead
+
+
+def test_a_set_too_small_for_its_lists_names_the_settings(refused, tmp_path):
+    small = write_dialogues(tmp_path / "small.jsonl", count=2)
+    reader = f"{{class_path: g2r_lightning.dialogue.readers.JsonlReader, init_args: {{path: '{small}'}}}}"
+    said = refused(f"--data.validation={{few: {reader}}}")
+    assert "set 'few' is too small" in said
+    assert "--data.choices=N" in said
+
+
 def test_sets_and_checkpoints_that_are_not_there(refused):
     assert "run `python -m g2r_lightning fit`" in refused(command="test")
     assert "nowhere.ckpt: no such file" in refused("--ckpt_path=nowhere.ckpt", command="validate")

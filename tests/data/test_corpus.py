@@ -105,6 +105,15 @@ def test_shares_of_one_text_stay_together(tmp_path):
     assert all(texts)
 
 
+@pytest.mark.parametrize("stage", ["validation", "test"])
+def test_a_share_that_sets_nothing_aside_is_refused(tmp_path, stage):
+    """Else the run would be trained without the set that was asked for, and chosen by nothing."""
+    path = write(tmp_path / "one.jsonl", [["hi", "you"]])
+    data = DialogueDataModule([JsonlReader(path)], **{f"{stage}_share": 0.01})
+    with pytest.raises(ConfigError, match=rf"data\.init_args\.{stage}_share=0\.01 sets none of 1 dialogues aside"):
+        assert data.train_examples
+
+
 def test_a_response_file(tmp_path):
     path = tmp_path / "approved.txt"
     path.write_text("yes\n\n  \nno way\n", encoding="utf-8")

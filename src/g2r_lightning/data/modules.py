@@ -27,6 +27,7 @@ from g2r_lightning.data.training_set import NegativeSampling, ScoredCandidate, T
 from g2r_lightning.dialogue import Dialogue, Example
 from g2r_lightning.dialogue.readers.base import DialogueReader
 from g2r_lightning.errors import ConfigError
+from g2r_lightning.metrics.ranking import TooFewTextsError
 
 log = logging.getLogger(__name__)
 HELD_OUT = "held_out"
@@ -130,7 +131,13 @@ class DialogueDataModule(LightningDataModule):
                 log.warning("dropped %d training dialogues that stand in an evaluation set", self.dropped_leaks)
         for stage, share in self.shares.items():
             if share:
+                whole = len(train)
                 train, found[stage][HELD_OUT] = split_share(train, share, f"{stage}:{self.evaluation_seed}")
+                if not found[stage][HELD_OUT]:
+                    raise ConfigError(
+                        f"data.init_args.{stage}_share={share} sets none of {whole} dialogues aside; raise it, or set "
+                        "it to 0 to go without such a set"
+                    )
         if self.train_share < 1:
             _, train = split_share(train, self.train_share, "train")
         if not train:
@@ -277,10 +284,19 @@ class DialogueDataModule(LightningDataModule):
 
     def _evaluation_set(self, name: str, examples: list[Example]) -> EvaluationSet:
         tokens = context_table(self.text, examples, self.cache_dir)
-        return EvaluationSet(
-            name, examples, tokens, self.text.pad_id, self.response_set, self.evaluation_batch_size,
-            self.evaluation_seed, self.choices, *self._share(),
-        )  # fmt: skip
+        responses = self.response_set
+        try:
+            return EvaluationSet(
+                name, examples, tokens, self.text.pad_id, responses, self.evaluation_batch_size, self.evaluation_seed,
+                self.choices, *self._share(),
+            )  # fmt: skip
+        except TooFewTextsError as error:
+            shares = " (raise validation_share or test_share)" if name == HELD_OUT else ""
+            raise ConfigError(
+                f"set '{name}' is too small: {error}. Give it more dialogues{shares}, or choose among N < "
+                f"{self.choices} with --data.choices=N, after which figures, and the monitor of ModelCheckpoint, are "
+                "named hits_at_1_of_N"
+            ) from error
 
     def _loader(self, dataset: ContextSet) -> DataLoader[Any]:
         return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)

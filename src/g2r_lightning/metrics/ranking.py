@@ -202,6 +202,10 @@ def mean_reciprocal_rank(ranks: Tensor) -> float:
     return _mean(reciprocal_ranks(ranks))
 
 
+class TooFewTextsError(G2RError):
+    """A set has too few distinct texts for the candidate lists that were asked for."""
+
+
 def draw_distractors(example_id: str, seed: int, gold_key: str, pool_keys: Sequence[str], count: int = 19) -> list[int]:
     """Draw the other candidates of an example that comes without a candidate list.
 
@@ -221,7 +225,7 @@ def draw_distractors(example_id: str, seed: int, gold_key: str, pool_keys: Seque
 
     Raises:
         ValueError: ``count`` is below 1.
-        G2RError: the pool has fewer than ``count`` distinct texts besides the gold one.
+        TooFewTextsError: the pool has fewer than ``count`` distinct texts besides the gold one.
     """
     if count < 1:
         raise ValueError(f"count={count}: must be at least 1")
@@ -233,9 +237,9 @@ def draw_distractors(example_id: str, seed: int, gold_key: str, pool_keys: Seque
             drawn.append(position)
             if len(drawn) == count:
                 return drawn
-    raise G2RError(
+    raise TooFewTextsError(
         f"example {example_id}: {count} other candidates were asked for, but the pool of {len(pool_keys)} texts holds "
-        f"only {len(drawn)} distinct ones besides the gold response; evaluate on more dialogues or ask for fewer"
+        f"only {len(drawn)} distinct ones besides the gold response"
     )
 
 

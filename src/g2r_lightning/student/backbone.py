@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from g2r_lightning.errors import ConfigError
 from g2r_lightning.hub import missing_model, resolve_model
 
 Pooling = Literal["mean", "cls", "auto"]
@@ -60,8 +62,20 @@ def load_pretrained(loader: Any, name_or_path: str, setting: str = SETTING, **op
     """
     try:
         return loader.from_pretrained(resolve_encoder(name_or_path, setting), **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise missing_model(name_or_path, setting, error) from error
+
+
+def _with_its_weights(loader: Any, name_or_path: str, config: Any) -> Any:
+    """Load a model; transformers would fill weights that are not there with random ones, and only print a report."""
+    model, report = load_pretrained(loader, name_or_path, config=config, dtype=torch.float32, output_loading_info=True)
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ConfigError(
+            f"{SETTING}={name_or_path}: {len(missing)} of the encoder's weights are not in it, the first {missing[0]}; "
+            f"its config.json names the architecture {config.model_type}, its weights are another's"
+        )
+    return model
 
 
 class Backbone(nn.Module):
@@ -86,7 +100,7 @@ class Backbone(nn.Module):
                 if hasattr(config, name):
                     setattr(config, name, dropout)
         if pretrained:
-            self.model = load_pretrained(AutoModel, name_or_path, config=config, dtype=torch.float32)
+            self.model = _with_its_weights(AutoModel, name_or_path, config)
         else:
             self.model = AutoModel.from_config(config, dtype=torch.float32)
         self.model.train()  # transformers hands models out in evaluation mode, and Lightning keeps what it finds
