@@ -365,6 +365,11 @@ def test_a_misspelt_place_of_a_class_or_its_settings(fitted, refused, tmp_path, 
     assert f"loss.{wrong}'; did you mean '{right}'?" in refused(config=Path(config))
 
 
+def test_a_section_that_is_no_class_is_told_what_it_must_be(refused, tmp_path):
+    config = write(tmp_path / "five.yaml", "data: 5\n")
+    assert refused("-c", config) == "error: data: expected a mapping with class_path and init_args\n"
+
+
 def test_an_alias_flag_that_reaches_nothing_is_refused(fitted, refused, printed, tmp_path):
     """A misspelt one would let the run go on with the value that it was to replace."""
     said = refused("--alias.foldr=/elsewhere")

@@ -206,6 +206,8 @@ def innermost(text: str) -> str:
     if not alternatives:
         return text.strip()
     path, said = found[1], "; or ".join(dict.fromkeys(alternatives))
+    if said.startswith("Subclass types expect"):
+        said = "expected a mapping with class_path and init_args"
     said = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", said)
     said = re.sub(r"typing\.Literal\[([^\]]+)\]", r"one of \1", said).replace("Expected a one of", "Expected one of")
     return f"{'.'.join(path)}: {said}" if path else said

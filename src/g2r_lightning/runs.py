@@ -63,7 +63,8 @@ class RunFolder:
             (``trainer.max_epochs`` and the like) were raised; ``finished`` where all is done.
 
         Raises:
-            ConfigError: the folder holds a run with other settings (names them), or files of something else.
+            ConfigError: the folder holds a run with other settings (names them) or one that was trained for longer, or
+                files of something else.
         """
         if on_existing == "overwrite" and (self.folder / CONFIG).is_file():
             shutil.rmtree(self.folder)
@@ -83,9 +84,17 @@ class RunFolder:
                 f"{self.folder} holds a run with other settings:\n  {listed}\n"
                 "Choose another --run.name, or replace the run with --run.on_existing=overwrite"
             )
-        longer = any(_flat(there).get(key) != _flat(here).get(key) for key in LIMITS)
+        finished = self.record().get("status") == "finished"
+        old, new = ({key: _flat(tree).get(key) for key in LIMITS} for tree in (there, here))
+        for key in LIMITS if finished else ():
+            reached, wanted = old[key], new[key]
+            if isinstance(reached, int) and isinstance(wanted, int) and 0 <= wanted < reached:
+                raise ConfigError(
+                    f"{self.folder} was trained to {key}={reached}, and cannot go back to {wanted}; choose another "
+                    "--run.name, or replace the run with --run.on_existing=overwrite"
+                )
         self._write(CONFIG, config)
-        if self.record().get("status") == "finished" and not longer:
+        if finished and old == new:
             return "finished"
         return "resume" if self.last_checkpoint else "new"
 
