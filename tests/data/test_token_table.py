@@ -116,3 +116,12 @@ def test_padding_by_hand():
 def test_a_table_knows_its_file(tmp_path):
     assert isinstance(token_table(tmp_path, "t", "k", iter([[1]])), TokenTable)
     assert [path.name for path in tmp_path.iterdir()] == ["t-k.arrow"]
+
+
+def test_a_table_that_was_cut_short_is_written_again(tmp_path):
+    """The cache is safe to delete, so damage to it must not stop a run."""
+    rows = [[1, 2], [3]]
+    path = token_table(tmp_path, "rows", "key", rows).path
+    path.write_bytes(path.read_bytes()[:-40])
+    again = token_table(tmp_path, "rows", "key", rows)
+    assert [again[i].tolist() for i in range(2)] == rows

@@ -86,7 +86,7 @@ def content_key(fingerprint: str, texts: Iterable[str]) -> str:
 
 
 def token_table(cache_dir: Path, kind: str, key: str, rows: Iterable[list[int]]) -> TokenTable:
-    """Open the table of that key, writing it first where it does not exist.
+    """Open the table of that key, writing it first where it does not exist or was cut short.
 
     Args:
         cache_dir: folder of the tables.
@@ -95,12 +95,23 @@ def token_table(cache_dir: Path, kind: str, key: str, rows: Iterable[list[int]])
         rows: token ids, consumed only where the table has to be written.
     """
     path = cache_dir / f"{kind}-{key}.arrow"
-    if not path.is_file():
+    if not _whole(path):
         schema = pa.schema([("tokens", pa.list_(pa.int32()))])
         with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
             for block in _blocks(rows):
                 writer.write_batch(pa.record_batch([pa.array(block, type=pa.list_(pa.int32()))], schema=schema))
     return TokenTable(path)
+
+
+def _whole(path: Path) -> bool:
+    """Whether a table lies there in full length: an Arrow file has its table of contents at its end."""
+    if not path.is_file():
+        return False
+    try:
+        TokenTable(path)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def context_table(text: TextEncoder, examples: list[Example], cache_dir: Path) -> TokenTable:
