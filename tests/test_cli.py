@@ -391,15 +391,19 @@ def test_an_empty_file_is_an_empty_tree(refused, tmp_path):
 def test_the_best_checkpoint_is_taken_and_others_can_be_named(fitted, first, tmp_path, capsys):
     shutil.copytree(fitted.parent / "runs", tmp_path / "runs")
 
-    def figures(*flags: str) -> dict[str, float]:
+    def figures(*flags: str, name: str = "test") -> dict[str, float]:
         assert run("test", fitted, f"--run.root={tmp_path}/runs", *flags) == 0
-        assert "hits@1/20" in capsys.readouterr().out
-        return {key: value for key, value in results(tmp_path / "runs/first", "test").items() if "/" in key}
+        printed = capsys.readouterr().out
+        assert f"first: {name}" in printed
+        assert "hits@1/20" in printed
+        return {key: value for key, value in results(tmp_path / "runs/first", name).items() if "/" in key}
 
     best = {key: value for key, value in results(first, "test").items() if "/" in key}
     assert figures() == best
-    assert figures("--ckpt_path=last") == figures(f"--ckpt_path={at_step(first)}")
-    assert figures("--ckpt_path=none") != best
+    last = figures("--ckpt_path=last", name="test-last")
+    assert last == figures(f"--ckpt_path={at_step(first)}", name=f"test-{at_step(first).stem}")
+    assert figures("--ckpt_path=none", name="untrained") != best
+    assert results(tmp_path / "runs/first", "test") == results(first, "test")  # none of them took the place of these
     assert figures("--ckpt_path=best") == best
 
 

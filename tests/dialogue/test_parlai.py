@@ -5,6 +5,14 @@ from g2r_lightning.dialogue.readers import ParlAIReader
 from g2r_lightning.errors import DataError
 
 
+def test_a_mask_is_0_or_1(write):
+    fields = ["text:hi", "labels:a", "label_candidates:a|b", "label_candidates_masks:1|2", "episode_done:True"]
+    line = "\t".join(fields) + "\n"
+    reader = ParlAIReader(str(write("a.txt", line)))
+    assert list(reader) == []
+    assert "label_candidates_masks holds another number than 0 and 1" in reader.skipped[0].reason
+
+
 def test_official_form(fixtures):
     first, second = ParlAIReader(str(fixtures / "parlai.txt"))
     assert first.turns == (

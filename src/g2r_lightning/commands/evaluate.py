@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from g2r_lightning.callbacks import RandomState, TeacherFigures, WritePredictions
+from g2r_lightning.callbacks import RandomState, RetrievalEvaluation, TeacherFigures, WritePredictions
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.dialogue import Example
@@ -29,12 +29,16 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
     cli = ExperimentCLI(command, arguments, ("data", "model"))
     run = RunFolder(cli.run_settings.folder)
     checkpoint = _checkpoint(cli.config.ckpt_path, run)
+    label = _label(command, cli.config.ckpt_path)
     writer = _writer(cli, run) if command == "predict" else None
     data, model = cli.build("data", "model")
     cli.persistent_callbacks = [RandomState(), *([writer] if writer else [])]  # what wrote the checkpoint must be there
     if isinstance(model, TeacherModule):
         cli.persistent_callbacks.append(TeacherFigures())
     trainer = cli.build_trainer()
+    for callback in trainer.callbacks:
+        if isinstance(callback, RetrievalEvaluation | TeacherFigures):
+            callback.label = label
     if command == "predict":
         _student_only(command, model)
         data.contexts_to_answer = read_contexts(cli.config.predict.contexts)
@@ -50,7 +54,17 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
     action(model, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     from g2r_lightning.summary import print_results
 
-    print_results(run, "validation" if command == "validate" else "test")
+    print_results(run, label)
+
+
+def _label(command: str, given: str | None) -> str:
+    """Return the name of the results: figures of another checkpoint than the best never replace the run's own."""
+    stage = "validation" if command == "validate" else "test"
+    if given in (None, "best"):
+        return stage
+    if given == UNTRAINED:
+        return "untrained" if stage == "test" else f"{stage}-untrained"
+    return f"{stage}-{Path(str(given)).stem}"
 
 
 def _checkpoint(given: str | None, run: RunFolder) -> str | None:

@@ -11,7 +11,7 @@ import torch
 
 from g2r_lightning.data.tokens import pad
 from g2r_lightning.dialogue import Example
-from g2r_lightning.dialogue.text import half_character
+from g2r_lightning.dialogue.text import half_character, text_key
 from g2r_lightning.index import ResponseIndex, load_index
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
@@ -92,6 +92,8 @@ def _example(context: Sequence[str], persona: Sequence[str]) -> Example:
         raise ValueError("a context is a list of at least one utterance, oldest first")
     if isinstance(persona, str) or not all(isinstance(line, str) for line in persona):
         raise ValueError("persona is a list of lines, not one string")
+    if not all(text_key(turn) for turn in context):
+        raise ValueError("an utterance of the context is empty")
     if any(map(half_character, (*context, *persona))):
         raise ValueError("a text holds half of a character (an unpaired surrogate), which no tokenizer reads")
     return Example("live:0:0", tuple(context), "", persona=tuple(persona))

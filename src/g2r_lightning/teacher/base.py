@@ -338,6 +338,22 @@ class Teacher(Generator):
         except (OSError, ValueError) as error:
             raise missing_model(self.name_or_path, "teacher.init_args.name_or_path", error) from error
 
+    def _with_its_weights(self, loader: Any, path: str) -> Any:
+        """Load a model; transformers would fill weights that are not there with random ones, and only print a report.
+
+        Raises:
+            ConfigError: a weight is missing; the model is of another family.
+        """
+        dtype = getattr(torch, self.precision)
+        model, report = loader.from_pretrained(path, dtype=dtype, revision=self.revision, output_loading_info=True)
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise ConfigError(
+                f"{type(self).__name__}: {self.name_or_path} lacks {len(missing)} weights of a {type(model).__name__}, "
+                f"the first {missing[0]}; take EncoderDecoderTeacher for encoder-decoders, CausalTeacher for the others"
+            )
+        return model
+
     def _saved_template(self) -> TurnTemplate | None:
         file = Path(self.name_or_path) / TEMPLATE_FILE
         return template_from(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None

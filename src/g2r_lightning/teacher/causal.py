@@ -104,4 +104,4 @@ class CausalTeacher(Teacher):
         return self.template.max_context_tokens + self.template.max_response_tokens - 1
 
     def _load_model(self, path: str) -> Any:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, self.precision), revision=self.revision)
+        return self._with_its_weights(AutoModelForCausalLM, path)

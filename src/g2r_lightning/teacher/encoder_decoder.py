@@ -155,7 +155,7 @@ class EncoderDecoderTeacher(Teacher):
         return max(self.template.max_context_tokens, self.template.max_response_tokens)
 
     def _load_model(self, path: str) -> Any:
-        return AutoModelForSeq2SeqLM.from_pretrained(path, dtype=getattr(torch, self.precision), revision=self.revision)
+        return self._with_its_weights(AutoModelForSeq2SeqLM, path)
 
     def _from_pretrained(self) -> tuple[Any, Any]:
         if self.encoder_name_or_path is None or self.decoder_name_or_path is None:

@@ -108,6 +108,8 @@ def _message(line: str, score: Literal["ll", "mi"]) -> Message:
     listed = _texts(fields["label_candidates"]) if fields.get("label_candidates") else ()
     scores = _numbers(fields, "label_candidates_scores", len(listed))
     masks = _numbers(fields, "label_candidates_masks", len(listed))
+    if masks is not None and not set(masks) <= {0, 1}:
+        raise MalformedError("label_candidates_masks holds another number than 0 and 1")
     if scores is None and masks is None:
         return Message(_plain(fields["text"]), texts, choices=listed)
     candidates = [
@@ -116,7 +118,7 @@ def _message(line: str, score: Literal["ll", "mi"]) -> Message:
             source=ORIGINAL if text == texts[0] else GENERATED,
             given_ll=scores[place] if scores and score == "ll" else None,
             given_mi=scores[place] if scores and score == "mi" else None,
-            positive=masks is None or masks[place] > 0,
+            positive=masks is None or masks[place] == 1,
         )
         for place, text in enumerate(listed)
     ]

@@ -1,0 +1,120 @@
+"""Sampling five replies a context: this package against transformers' ``generate`` at its best batch size.
+
+``python benchmarks/teacher_generation.py --data DATA --model FOLDER``: the same model, contexts and settings, contexts
+sorted by length for both. ``generate`` is tried at several batch sizes and its best is taken; rounds go A/B/A/B in one
+process. Filters and writing are timed apart, as a share of the pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from g2r_lightning.dialogue import Example
+from g2r_lightning.dialogue.readers import JsonlReader
+from g2r_lightning.filters import Duplicates, Length, Printable, RepeatsContext, Repetitive, Truncated
+from g2r_lightning.runs import environment
+from g2r_lightning.store import CANDIDATE_SCHEMA, ShardWriter, candidate_plan, describe_data
+from g2r_lightning.teacher import CausalTeacher, EncoderDecoderTeacher, Sampling, Writing, generate_rows
+
+FILTERS = (Duplicates(), Truncated(), Length(2, 60), Printable(), RepeatsContext(), Repetitive())
+
+
+def transformers_generate(teacher: Any, examples: list[Example], sampling: Sampling, batch: int) -> int:
+    """Return the replies that ``model.generate`` writes, as its documentation samples, contexts sorted by length."""
+    tokens = sorted((teacher.template.context_ids(example) for example in examples), key=len)
+    count = 0
+    for start in range(0, len(tokens), batch):
+        inputs, _ = teacher._prompt(tokens[start : start + batch])
+        with torch.no_grad():
+            output = teacher.model.generate(
+                **inputs, do_sample=True, top_p=sampling.top_p, top_k=0, temperature=sampling.temperature,
+                num_return_sequences=sampling.num_replies, max_new_tokens=sampling.max_tokens, min_new_tokens=1,
+                num_beams=1, no_repeat_ngram_size=0, eos_token_id=teacher._end_ids(),
+                pad_token_id=teacher.tokenizer.pad_token_id,
+            )  # fmt: skip
+        count += len(output)
+    return count
+
+
+def whole_pass(teacher: Any, examples: list[Example], writing: Writing, folder: Path) -> int:
+    """Return the rows of one shard, generated, filtered and written as ``generate`` does."""
+    plan = candidate_plan(describe_data(examples), {"name": "benchmark"}, {}, {}, len(examples))
+    writer = ShardWriter(folder, CANDIDATE_SCHEMA, plan)
+    writer.begin()
+    rows, report = generate_rows(teacher, examples, writing)
+    writer.write(0, rows, report.as_dict())
+    writer.finish()
+    return report.drawn
+
+
+def main() -> None:
+    """Measure, and print or write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("G2R_DATA", "data")))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--family", choices=["encoder-decoder", "causal"], default="encoder-decoder")
+    parser.add_argument("--contexts", type=int, default=128)
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 16, 32, 64])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    kind = CausalTeacher if arguments.family == "causal" else EncoderDecoderTeacher
+    teacher = kind(name_or_path=arguments.model, dtype="float32")
+    dialogues = list(JsonlReader(str(arguments.data / "blended_skill_talk/test.jsonl")))
+    everything = [example for dialogue in dialogues for example in dialogue.examples()]
+    examples = everything[:: len(everything) // arguments.contexts][: arguments.contexts]
+    sampling = Sampling(num_replies=5, top_p=0.9, max_tokens=32)
+    tries = {}
+    for batch in arguments.batches:
+        begun = time.perf_counter()
+        transformers_generate(teacher, examples[: 2 * max(arguments.batches)], sampling, batch)
+        tries[batch] = time.perf_counter() - begun
+    best = min(tries, key=tries.__getitem__)
+    ways: dict[str, Callable[[], int]] = {
+        f"transformers generate, batches of {best}": lambda: transformers_generate(teacher, examples, sampling, best),
+        "ours": lambda: sum(map(len, teacher.generate(examples, sampling))),
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in [*ways, "ours, filtered and written"]}
+    drawn = {}
+    for number in range(arguments.rounds):
+        for way, run in ways.items():
+            torch.manual_seed(number)
+            begun = time.perf_counter()
+            drawn[way] = run()
+            seconds[way].append(time.perf_counter() - begun)
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.perf_counter()
+            whole_pass(teacher, examples, Writing((sampling,), FILTERS), Path(folder) / "store")
+            seconds["ours, filtered and written"].append(time.perf_counter() - begun)
+    median = {way: statistics.median(times) for way, times in seconds.items()}
+    about = environment()
+    found = {
+        "contexts": len(examples),
+        "seconds of generate by batch size": tries,
+        "replies": drawn,
+        "seconds": seconds,
+        "median": median,
+        "ours against generate, times faster": next(iter(median.values())) / median["ours"],
+        "filters and writing, share of the pass": median["ours, filtered and written"] / median["ours"] - 1,
+        "versions": about["versions"],
+        "machine": about["machine"],
+    }
+    text = json.dumps(found, indent=2)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
