@@ -1,7 +1,7 @@
 """Does a pass's memory grow with the data? A tiny teacher over 1,000 and 20,000 contexts.
 
-``python benchmarks/teacher_memory.py``: each pass is a command in a process of its own; its peak resident memory is what
-the operating system tells at its end.
+``python benchmarks/teacher_memory.py``: each pass is a command in a process of its own; its peak resident memory is
+what the operating system tells at its end.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import resources
@@ -66,3 +68,26 @@ def writable_place(path: Path) -> Path:
     if path.is_dir():
         raise G2RError(f"{path}: this is a folder; name a file inside it")
     return path
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write into, which takes the place of ``folder`` when the block ends well.
+
+    Whoever looks sees the old content or the new, but for the instant between two renames; a block that raises
+    leaves the old content as it was. What a killed process left of its own attempt goes.
+    """
+    for left_over in folder.parent.glob(f".{folder.name}-new-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    mark = uuid.uuid4().hex[:8]
+    fresh = folder.with_name(f".{folder.name}-new-{mark}")
+    old = folder.with_name(f".{folder.name}-old-{mark}")
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        if folder.exists():
+            folder.replace(old)
+        fresh.replace(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -41,7 +41,7 @@ def test_saved_and_loaded_again_gives_identical_replies(folder, tmp_path):
 def test_saving_replaces_what_is_there_and_leaves_nothing_beside_it(folder):
     index, encoder, text = load_index(folder)
     (folder / "stale").write_text("old")
-    (folder.with_name(".elsewhere.1.tmp") / "student").mkdir(parents=True)  # of a process that was killed
+    (folder.with_name(".elsewhere-new-1") / "student").mkdir(parents=True)  # of a process that was killed
     save_index(folder, index, encoder, text, {})
     assert not (folder / "stale").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["elsewhere"]

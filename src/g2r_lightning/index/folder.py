@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from safetensors import SafetensorError
 from g2r_lightning import __version__
 from g2r_lightning.errors import G2RError
 from g2r_lightning.index.response_index import ResponseIndex
+from g2r_lightning.paths import replaced_folder
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.persistence import load_student, save_student
@@ -43,30 +42,26 @@ def save_index(
         text: its way with texts.
         facts: what else the manifest should tell (checkpoint, data).
     """
-    for left_over in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a process that was killed while it wrote
-        shutil.rmtree(left_over, ignore_errors=True)
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    save_student(encoder, text, fresh / "student")
-    pq.write_table(pa.table({"text": index.texts, "source": index.sources}), fresh / "responses.parquet")
-    np.save(fresh / "embeddings.npy", index.embeddings, allow_pickle=False)
-    if index.faiss_index is not None:
-        import faiss
+    with replaced_folder(folder) as fresh:
+        save_student(encoder, text, fresh / "student")
+        pq.write_table(pa.table({"text": index.texts, "source": index.sources}), fresh / "responses.parquet")
+        np.save(fresh / "embeddings.npy", index.embeddings, allow_pickle=False)
+        if index.faiss_index is not None:
+            import faiss
 
-        faiss.write_index(index.faiss_index, str(fresh / "index.faiss"))
-    files = sorted(path for path in fresh.rglob("*") if path.is_file())
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "created_by": f"g2r_lightning {__version__}",
-        "factory": index.factory,
-        "responses": len(index),
-        "dimension": int(index.embeddings.shape[1]),
-        "exact": index.factory == "Flat",
-        "files": {str(path.relative_to(fresh)): _described(path) for path in files},
-        **facts,
-    }
-    (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+            faiss.write_index(index.faiss_index, str(fresh / "index.faiss"))
+        files = sorted(path for path in fresh.rglob("*") if path.is_file())
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "created_by": f"g2r_lightning {__version__}",
+            "factory": index.factory,
+            "responses": len(index),
+            "dimension": int(index.embeddings.shape[1]),
+            "exact": index.factory == "Flat",
+            "files": {str(path.relative_to(fresh)): _described(path) for path in files},
+            **facts,
+        }
+        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def load_index(folder: Path) -> tuple[ResponseIndex, StudentEncoder, StudentText]:

@@ -21,9 +21,9 @@ from transformers import AutoTokenizer
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.hub import missing_model, position_limit, resolve_model
+from g2r_lightning.paths import replaced_folder
 from g2r_lightning.teacher.batching import mask, pack, pad
 from g2r_lightning.teacher.decoding import sample_replies, uniforms
-from g2r_lightning.teacher.folders import replaced_folder
 from g2r_lightning.teacher.generation import beam_replies, frozen
 from g2r_lightning.teacher.generator import Generator, WrittenText
 from g2r_lightning.teacher.prefix import Prefix, label_log_likelihoods, vocabulary_at
