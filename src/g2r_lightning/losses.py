@@ -58,7 +58,8 @@ def response_selection(scores: Tensor, positives: Tensor, negatives: Tensor) -> 
     safe = torch.where(negatives, scores, -torch.inf).masked_fill(~has_negatives, 0.0)
     log_negatives = torch.logsumexp(safe, dim=1, keepdim=True)
     counted = positives & has_negatives
-    losses = F.softplus(torch.where(counted, log_negatives - scores, 0.0))
+    # torch's own threshold of 20 lets go of exp(-20), which float64 still sees
+    losses = F.softplus(torch.where(counted, log_negatives - scores, 0.0), threshold=50)
     return torch.where(counted, losses, 0.0).sum() / positives.sum().clamp(min=1)
 
 

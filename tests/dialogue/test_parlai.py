@@ -7,9 +7,10 @@ from g2r_lightning.errors import DataError
 
 def test_a_mask_is_0_or_1(write):
     fields = ["text:hi", "labels:a", "label_candidates:a|b", "label_candidates_masks:1|2", "episode_done:True"]
-    line = "\t".join(fields) + "\n"
-    reader = ParlAIReader(str(write("a.txt", line)))
-    assert list(reader) == []
+    good = [field.replace("1|2", "1|0") for field in fields]
+    reader = ParlAIReader(str(write("a.txt", "\t".join(fields) + "\n" + "\t".join(good) + "\n")))
+    (dialogue,) = reader
+    assert [candidate.positive for candidate in next(dialogue.examples()).candidates] == [True, False]
     assert "label_candidates_masks holds another number than 0 and 1" in reader.skipped[0].reason
 
 

@@ -29,7 +29,7 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
     cli = ExperimentCLI(command, arguments, ("data", "model"))
     run = RunFolder(cli.run_settings.folder)
     checkpoint = _checkpoint(cli.config.ckpt_path, run)
-    label = _label(command, cli.config.ckpt_path)
+    label = _label(command, cli.config.ckpt_path, checkpoint, run.best_checkpoint)
     writer = _writer(cli, run) if command == "predict" else None
     data, model = cli.build("data", "model")
     cli.persistent_callbacks = [RandomState(), *([writer] if writer else [])]  # what wrote the checkpoint must be there
@@ -57,14 +57,14 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
     print_results(run, label)
 
 
-def _label(command: str, given: str | None) -> str:
+def _label(command: str, given: str | None, checkpoint: str | None, best: Path | None) -> str:
     """Return the name of the results: figures of another checkpoint than the best never replace the run's own."""
     stage = "validation" if command == "validate" else "test"
-    if given in (None, "best"):
-        return stage
     if given == UNTRAINED:
         return "untrained" if stage == "test" else f"{stage}-untrained"
-    return f"{stage}-{Path(str(given)).stem}"
+    if given is None or best is None or Path(str(checkpoint)).resolve() == best.resolve():
+        return stage
+    return f"{stage}-{Path(given).stem}"
 
 
 def _checkpoint(given: str | None, run: RunFolder) -> str | None:
