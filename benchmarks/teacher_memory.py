@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
+from report import write_report
+
 WORDS = [f"w{number}" for number in range(400)]
 YAML = """
 data:
@@ -86,7 +88,17 @@ def main() -> None:
             found[str(contexts)] = {command: peak(folder, command) / 1024 for command in ("generate", "score")}
     small, large = found.values()
     growth = {command: large[command] / small[command] - 1 for command in small}
-    print(json.dumps({"peak resident MB by contexts": found, "growth": growth}, indent=2))
+    rows = [
+        {
+            "pass": command,
+            **{f"{int(contexts):,} contexts, MB": f"{peaks[command]:.0f}" for contexts, peaks in found.items()},
+            "growth": f"{growth[command]:+.1%}",
+        }
+        for command in small
+    ]
+    about = "Peak resident memory of each command in a process of its own; a tiny encoder-decoder, three replies each."
+    title = "Memory of the teacher's passes"
+    print(write_report("teacher_memory", title, "python benchmarks/teacher_memory.py", about, rows, found))
 
 
 if __name__ == "__main__":
