@@ -27,7 +27,7 @@ class Schedule:
     warmup_steps: int = 100
     factor: float = 0.5
     patience: int = 1
-    monitor: str = "validation/all/hits_at_1_of_20"
+    monitor: str = "validation_hits_at_1"
     mode: Literal["max", "min"] = "max"
 
     def configure(
