@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m g2r_lightning
 .PHONY: install quickstart quickstart-seeds test lint types unit format sample clean help
 
 help:
-	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (about 4 minutes)"
+	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (under 4 minutes)"
 	@echo "make test         lint, types and tests"
 	@echo "make quickstart-seeds  the quickstart on three seeds, into docs/results/quickstart.md"
 	@echo "make sample       choose the sample's dialogues again and make its teacher and candidate store (about 1 hour)"

@@ -475,6 +475,38 @@ def test_contexts_that_cannot_be_read_are_named(refused, tmp_path, text, named):
     assert named in said
 
 
+def test_the_run_s_own_index_answers_where_it_fits(fitted, tmp_path, monkeypatch, caplog):
+    """It saves encoding the responses; another checkpoint, other responses or damage are not answered from it."""
+    from g2r_lightning.callbacks import predictions
+
+    shutil.copytree(fitted.parent / "runs", tmp_path / "runs")
+    contexts = write(tmp_path / "mine.jsonl", '["i love dogs"]\n["what is it ?", "a cat"]\n')
+    built = []
+    made = predictions.build_index
+    monkeypatch.setattr(predictions, "build_index", lambda *given, **more: built.append(1) or made(*given, **more))
+
+    def answers(*flags: str) -> str:
+        built.clear()
+        assert run("predict", fitted, f"--run.root={tmp_path}/runs", f"--predict.contexts={contexts}", *flags) == 0
+        return (tmp_path / "runs/first/predictions/mine.jsonl").read_text(encoding="utf-8")
+
+    ready = answers()
+    assert not built
+    approved = write(tmp_path / "approved.txt", "yes !\nno .\nhello\n")
+    assert "yes !" in answers(f"--data.response_files=[{approved}]")
+    assert built
+    answers("--ckpt_path=none")
+    assert built
+    vectors = tmp_path / "runs/first/index/embeddings.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-4])
+    anew = answers()
+    assert built
+    assert "encoding the responses anew" in caplog.text
+    assert [json.loads(line)["replies"][0]["text"] for line in anew.splitlines()] == [
+        json.loads(line)["replies"][0]["text"] for line in ready.splitlines()
+    ]
+
+
 def test_settings_of_predict_out_of_range(refused, tmp_path):
     contexts = write(tmp_path / "mine.jsonl", '["hi"]\n')
     said = refused(f"--predict.contexts={contexts}", "--predict.k=0", "--ckpt_path=none", command="predict")

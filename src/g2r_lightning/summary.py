@@ -57,7 +57,9 @@ def print_summary(run: RunFolder) -> None:
         print_results(run, "validation")
     config = run.folder / "config.yaml"
     kept = " ".join(f"{name}: {name}/," for name in ("index", "teacher") if (run.folder / name).is_dir())
-    console.print(f"run: {run.folder}  (figures: results/, {kept} curves: tensorboard --logdir {run.folder})")
+    console.print(
+        f"run: {run.folder}  (figures: results/, {kept} curves: tensorboard --logdir {run.folder})", soft_wrap=True
+    )
     if (run.folder / "index").is_dir():
         console.print("next: answer contexts of your own, one JSON list of utterances a line:", highlight=False)
         console.print(

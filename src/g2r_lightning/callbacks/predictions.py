@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from g2r_lightning.callbacks.evaluation import build_index, parts
 from g2r_lightning.data.batches import EvaluationBatch
+from g2r_lightning.errors import G2RError
 from g2r_lightning.index import ResponseIndex
+from g2r_lightning.index.folder import MANIFEST, load_responses, read_manifest
+
+log = logging.getLogger(__name__)
 
 
 class WritePredictions(Callback):
@@ -22,22 +27,48 @@ class WritePredictions(Callback):
         k: replies a context.
         form: ``replies`` or ``dialogue``, see :class:`g2r_lightning.configuration.PredictSettings`.
         factory: FAISS factory string of the index.
+        ready: folder of an index that serves if it was made of these weights (``checkpoint_sha256``) and responses.
+        checkpoint_sha256: of the checkpoint that answers.
     """
 
     def __init__(
-        self, output: Path, k: int = 10, form: Literal["replies", "dialogue"] = "replies", factory: str = "Flat"
+        self,
+        output: Path,
+        k: int = 10,
+        form: Literal["replies", "dialogue"] = "replies",
+        factory: str = "Flat",
+        ready: Path | None = None,
+        checkpoint_sha256: str | None = None,
     ) -> None:
         self.output = output
         self.k = k
         self.form = form
         self.factory = factory
+        self.ready = ready
+        self.checkpoint_sha256 = checkpoint_sha256
         self._index: ResponseIndex | None = None
         self._lines: dict[int, str] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Encode the response set."""
-        self._index, _ = build_index(trainer, *parts(trainer, pl_module), self.factory, progress=True)
+        """Take the run's own index where it fits, else encode the response set."""
+        student, data = parts(trainer, pl_module)
+        self._index = self._fitting(data.response_set.texts, data.response_set.sources)
+        if self._index is None:
+            self._index, _ = build_index(trainer, student, data, self.factory, progress=True)
         self._lines = {}
+
+    def _fitting(self, texts: list[str], sources: list[str]) -> ResponseIndex | None:
+        """Return the index that is ready, if its vectors are those of this checkpoint and these responses."""
+        if self.ready is None or self.checkpoint_sha256 is None or not (self.ready / MANIFEST).is_file():
+            return None
+        try:
+            if read_manifest(self.ready).get("checkpoint_sha256") != self.checkpoint_sha256:
+                return None
+            index = load_responses(self.ready)
+        except G2RError as error:
+            log.warning("%s; encoding the responses anew", error)
+            return None
+        return index if (index.texts, index.sources) == (texts, sources) else None
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EvaluationBatch, batch_idx: int,

@@ -13,6 +13,7 @@ from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, DataError
 from g2r_lightning.paths import resolve_path, writable_place
 from g2r_lightning.runs import RunFolder, readable_checkpoint
+from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.student import RetrievalStudent
 from g2r_lightning.teacher import TeacherModule
 
@@ -30,7 +31,7 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
     run = RunFolder(cli.run_settings.folder)
     checkpoint = _checkpoint(cli.config.ckpt_path, run)
     label = _label(command, cli.config.ckpt_path, checkpoint, run.best_checkpoint)
-    writer = _writer(cli, run) if command == "predict" else None
+    writer = _writer(cli, run, checkpoint) if command == "predict" else None
     data, model = cli.build("data", "model")
     cli.persistent_callbacks = [RandomState(), *([writer] if writer else [])]  # what wrote the checkpoint must be there
     if isinstance(model, TeacherModule):
@@ -82,7 +83,7 @@ def _checkpoint(given: str | None, run: RunFolder) -> str | None:
     return readable_checkpoint(path)
 
 
-def _writer(cli: ExperimentCLI, run: RunFolder) -> WritePredictions:
+def _writer(cli: ExperimentCLI, run: RunFolder, checkpoint: str | None) -> WritePredictions:
     settings = cli.config.predict
     if settings.contexts is None:
         raise ConfigError("name the contexts to answer: --predict.contexts=FILE (one JSON list of utterances a line)")
@@ -91,7 +92,11 @@ def _writer(cli: ExperimentCLI, run: RunFolder) -> WritePredictions:
     output = Path(settings.output or run.folder / "predictions" / f"{Path(settings.contexts).stem}.jsonl")
     if output.resolve() == resolve_path(settings.contexts).resolve():
         raise ConfigError(f"--predict.output={output}: the replies would replace the contexts; name another file")
-    return WritePredictions(writable_place(output.expanduser()), settings.k, settings.form)
+    hashed = None if checkpoint is None else file_hash(Path(checkpoint))
+    return WritePredictions(
+        writable_place(output.expanduser()), settings.k, settings.form,
+        ready=run.folder / "index", checkpoint_sha256=hashed,
+    )  # fmt: skip
 
 
 def _student_only(command: str, model: object) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,17 @@ def load_index(folder: Path) -> tuple[ResponseIndex, StudentEncoder, StudentText
     Raises:
         G2RError: it is no such folder, of another version, or a file is missing or damaged.
     """
+    index = load_responses(folder)
+    with _named(folder):
+        return index, *load_student(folder / "student")
+
+
+def load_responses(folder: Path) -> ResponseIndex:
+    """Read the responses, vectors and FAISS index of a folder, without the student.
+
+    Raises:
+        G2RError: see :func:`load_index`.
+    """
     manifest = read_manifest(folder)
     for name, facts in manifest["files"].items():
         path = folder / name
@@ -77,14 +90,21 @@ def load_index(folder: Path) -> tuple[ResponseIndex, StudentEncoder, StudentText
             raise G2RError(f"{path}: missing; build the index again")
         if (size := path.stat().st_size) != facts["bytes"]:
             raise G2RError(f"{path}: {size} bytes, but {facts['bytes']} were written; build the index again")
-    try:
+    with _named(folder):
         return _loaded(folder, manifest["factory"])
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Turn what readers say of damaged files into an error that names the file."""
+    try:
+        yield
     except (pa.ArrowException, SafetensorError, OSError, ValueError, RuntimeError) as error:
         verify(folder)  # names the file, where one is not as it was written
         raise G2RError(f"{folder}: cannot be read ({error}); build the index again") from error
 
 
-def _loaded(folder: Path, factory: str) -> tuple[ResponseIndex, StudentEncoder, StudentText]:
+def _loaded(folder: Path, factory: str) -> ResponseIndex:
     table = pq.read_table(folder / "responses.parquet")
     embeddings = np.load(folder / "embeddings.npy", mmap_mode="c", allow_pickle=False)  # torch warns of read-only ones
     faiss_index = None
@@ -93,8 +113,7 @@ def _loaded(folder: Path, factory: str) -> tuple[ResponseIndex, StudentEncoder, 
 
         faiss_index = faiss.read_index(str(folder / "index.faiss"))
     texts, sources = table["text"].to_pylist(), table["source"].to_pylist()
-    encoder, text = load_student(folder / "student")
-    return ResponseIndex(texts, sources, embeddings, factory, faiss_index), encoder, text
+    return ResponseIndex(texts, sources, embeddings, factory, faiss_index)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

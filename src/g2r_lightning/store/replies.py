@@ -63,7 +63,7 @@ class ImportReport:
         lines = [
             f"{self.replies} replies added to {self.examples_with_replies} of {self.examples} examples",
             f"left out: {self.duplicates} duplicates, {self.empty} empty replies",
-            f"unused of {self.lines} lines: {self.unmatched_lines} match no example, {len(self.bad_lines)} are faulty",
+            f"of {self.lines} lines {self.unmatched_lines} match no training example, {len(self.bad_lines)} are faulty",
         ]
         lines += [f"  line {number}: {reason}" for number, reason in self.bad_lines[:5]]
         if self.scores_written:
