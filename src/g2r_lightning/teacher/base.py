@@ -34,6 +34,7 @@ from g2r_lightning.teacher.templates import template_from
 Precision = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Scores = list[list[tuple[float, int]]]
 TEMPLATE_FILE = "g2r_template.json"
+DECODED_CONTEXT_TOKENS = 4096  # of the contexts that are decoded together; their keys and values are kept
 
 
 class Teacher(Generator):
@@ -45,7 +46,8 @@ class Teacher(Generator):
         dtype: type of the weights when generating and scoring; ``auto`` takes bfloat16 on a device that is good at it
             (a recent GPU, a CPU with AVX512-BF16 or AMX), else float32. Fine-tuning begins from float32.
         revision: branch, tag or commit on the hub.
-        tokens_per_forward: most padded tokens of one forward pass when scoring; bounds memory.
+        tokens_per_forward: most padded tokens of one forward pass when scoring; bounds memory. By default 512 on a CPU,
+            where larger passes leave the cache and take twice the time, and 16,384 elsewhere.
         rows_per_batch: most replies decoded together when generating.
     """
 
@@ -55,7 +57,7 @@ class Teacher(Generator):
         template: TurnTemplate | None = None,
         dtype: Precision = "auto",
         revision: str | None = None,
-        tokens_per_forward: int = 4096,
+        tokens_per_forward: int | None = None,
         rows_per_batch: int = 128,
     ) -> None:
         self.name_or_path = name_or_path
@@ -117,6 +119,11 @@ class Teacher(Generator):
         """Where the model is."""
         device: torch.device = self.model.device
         return device
+
+    @property
+    def token_budget(self) -> int:
+        """Most padded tokens of one forward pass when scoring."""
+        return self.tokens_per_forward or (512 if self.device.type == "cpu" else 16_384)
 
     @property
     def precision(self) -> str:
@@ -185,7 +192,7 @@ class Teacher(Generator):
             read = [self.template.context_ids(example) for example in contexts]
         wanted = [number for number, own in enumerate(cells) if own]
         with frozen(self.model):
-            for group in pack([len(read[number]) for number in wanted], self.tokens_per_forward):
+            for group in pack([len(read[number]) for number in wanted], self.token_budget):
                 numbers = [wanted[place] for place in group]
                 inside = [(place, i, j) for place, number in enumerate(numbers) for i, j in cells[number]]
                 sums = self._score(
@@ -212,7 +219,7 @@ class Teacher(Generator):
         wide = prefix.logits if prefix.logits.dtype == torch.float64 else prefix.logits.float()
         totals = (wide[rows, first] - torch.logsumexp(wide, dim=1)[rows]).double()
         longer = [row for row, reply in enumerate(replies) if len(reply) > 1]
-        for chunk in pack([len(replies[row]) - 1 for row in longer], self.tokens_per_forward):
+        for chunk in pack([len(replies[row]) - 1 for row in longer], self.token_budget):
             own = [longer[place] for place in chunk]
             read = pad([replies[row][:-1] for row in own], self.tokenizer.pad_token_id, self.device)
             scored = mask([replies[row][:-1] for row in own], self.device).bool()
@@ -264,7 +271,7 @@ class Teacher(Generator):
     def _decoding_batches(self, lengths: Sequence[int], sampling: Sampling) -> list[list[int]]:
         """Return which contexts are decoded together, the longest first."""
         most = max(1, self.rows_per_batch // sampling.rows)
-        groups = pack(lengths, self.tokens_per_forward)
+        groups = pack(lengths, DECODED_CONTEXT_TOKENS)
         return [group[start : start + most] for group in groups for start in range(0, len(group), most)]
 
     def _decode(

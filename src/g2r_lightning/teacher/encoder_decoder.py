@@ -35,7 +35,7 @@ class EncoderDecoderTeacher(Teacher):
         template: how contexts and responses become tokens.
         dtype: type of the weights when generating and scoring, see :class:`Teacher`.
         revision: branch, tag or commit on the hub.
-        tokens_per_forward: most padded tokens of one forward pass when scoring.
+        tokens_per_forward: most padded tokens of one forward pass when scoring, see :class:`Teacher`.
         rows_per_batch: most replies decoded together when generating.
 
     Raises:
@@ -50,7 +50,7 @@ class EncoderDecoderTeacher(Teacher):
         template: TurnTemplate | None = None,
         dtype: Precision = "auto",
         revision: str | None = None,
-        tokens_per_forward: int = 4096,
+        tokens_per_forward: int | None = None,
         rows_per_batch: int = 128,
     ) -> None:
         halves = [name for name in (encoder_name_or_path, decoder_name_or_path) if name is not None]
