@@ -125,8 +125,7 @@ class RetrievalEvaluation(Callback):
         name, folder = self.label or stage, Path(trainer.default_root_dir)
         for one in sets:
             one.write(folder / "examples" / f"{name}-{one.dataset.name}.parquet")
-        steps = trainer.global_step  # 0 where a checkpoint is evaluated: the trainer does not know how it was made
-        about = {"epoch": trainer.current_epoch, "step": steps} if steps else {}
+        about = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         with atomic_path(folder / "results" / f"{name}.json") as temporary:
             temporary.write_text(json.dumps({**figures, **about}, indent=2) + "\n", encoding="utf-8")
         for logger in trainer.loggers:

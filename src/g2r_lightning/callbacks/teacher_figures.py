@@ -37,7 +37,6 @@ class TeacherFigures(Callback):
         logged = trainer.callback_metrics
         figures = {key.removeprefix(f"{stage}/"): float(logged[key]) for key in logged if key.startswith(f"{stage}/")}
         flat = {key if "/" in key else f"{TOGETHER}/{key}": value for key, value in figures.items()}
-        steps = trainer.global_step  # 0 where a checkpoint is evaluated: the trainer does not know how it was made
-        about = {"epoch": trainer.current_epoch, "step": steps} if steps else {}
+        about = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         with atomic_path(Path(trainer.default_root_dir) / "results" / f"{self.label or stage}.json") as temporary:
             temporary.write_text(json.dumps({**flat, **about}, indent=2) + "\n", encoding="utf-8")
