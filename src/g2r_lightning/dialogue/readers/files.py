@@ -54,7 +54,7 @@ def _named_failures(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise DataError(path, "no such file; check the path in the data section") from error
+        raise DataError(path, "no such file; check the path that the experiment or the flag gives") from error
     except IsADirectoryError as error:
         raise DataError(path, "this is a folder; name a file inside it") from error
     except PermissionError as error:
