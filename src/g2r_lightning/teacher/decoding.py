@@ -22,7 +22,7 @@ from torch import Tensor
 from g2r_lightning.teacher.prefix import Prefix
 from g2r_lightning.teacher.sampling import Sampling
 
-NUCLEUS = 256  # tokens that are looked at first for top_p; rows whose nucleus is wider look at all
+NUCLEUS = (256, 2048)  # how many tokens are looked at for top_p; rows whose nucleus is wider look at all
 COMPACT = 0.1  # share of ended rows that is worth copying the cache of the others
 
 
@@ -121,11 +121,17 @@ def draw(logits: Tensor, numbers: Tensor, sampling: Sampling) -> Tensor:
         return _pick(_typical(_spread(scores, sampling), sampling.typical_p), None, numbers)
     if sampling.top_k <= 0 and sampling.top_p >= 1:
         return _pick(scores, None, numbers)
-    values, tokens, whole = _likeliest(scores, sampling)
-    chosen = _pick(values, tokens, numbers)
-    if not bool(whole.all()):
-        wide = scores[~whole].sort(dim=1, descending=True)
-        chosen[~whole] = _pick(nucleus(wide.values, sampling.top_p)[0], wide.indices, numbers[~whole])
+    chosen = torch.empty(len(scores), dtype=torch.int64, device=scores.device)
+    rows = torch.arange(len(scores), device=scores.device)
+    for width in _widths(sampling, scores.shape[1]):  # most nuclei are small, and sorting a vocabulary is slow
+        values, tokens, whole = _likeliest(scores if len(rows) == len(scores) else scores[rows], width, sampling)
+        chosen[rows[whole]] = _pick(values[whole], tokens[whole], numbers[rows[whole]])
+        rows = rows[~whole]
+        if not len(rows):
+            return chosen
+    wide = scores[rows].sort(dim=1, descending=True)
+    kept = torch.full_like(wide.values, -torch.inf).scatter(1, wide.indices, nucleus(wide.values, sampling.top_p)[0])
+    chosen[rows] = _pick(kept, None, numbers[rows])
     return chosen
 
 
@@ -146,16 +152,22 @@ def nucleus(values: Tensor, top_p: float, total: Tensor | None = None) -> tuple[
     return values.masked_fill(reached - shares >= top_p, -torch.inf), reached[:, -1] >= top_p
 
 
-def _likeliest(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+def _widths(sampling: Sampling, vocabulary: int) -> list[int]:
+    """Return how many of the likeliest tokens are looked at for the nucleus, one try after the other."""
+    if sampling.top_k > 0:
+        return [min(sampling.top_k, vocabulary)]
+    return [width for width in NUCLEUS if width < vocabulary]
+
+
+def _likeliest(scores: Tensor, width: int, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
     """Return values and tokens of the likeliest, filtered, and whether each row's filter is sure to lie within them."""
-    width = min(sampling.top_k or NUCLEUS, scores.shape[1])
     values, tokens = scores.topk(width, dim=1)
+    everything = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
     if sampling.top_p >= 1:
-        return values, tokens, torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+        return values, tokens, everything
     total = None if sampling.top_k > 0 else torch.logsumexp(scores, dim=1, keepdim=True)
     values, whole = nucleus(values, sampling.top_p, total)
-    sure = sampling.top_k > 0 or width == scores.shape[1]
-    return values, tokens, torch.ones_like(whole) if sure else whole
+    return values, tokens, everything if sampling.top_k > 0 else whole
 
 
 def _spread(scores: Tensor, sampling: Sampling) -> Tensor:
