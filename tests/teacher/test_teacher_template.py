@@ -137,6 +137,17 @@ def test_a_long_chat_loses_its_oldest_messages_then_the_head_of_the_last(tmp_pat
         ChatTemplate(max_context_tokens=12, system="be kind " * 9).bind(tokenizer).context_ids(TALK)
 
 
+@pytest.mark.parametrize("turn", ["😀" * 50, "漢" * 60, "a" + "é漢😀" * 30, "\ufffd" * 60])
+@pytest.mark.parametrize("room", range(30, 36))
+def test_a_chat_is_cut_between_characters_of_several_tokens(turn: str, room: int, tmp_path: Path) -> None:
+    template = ChatTemplate(max_context_tokens=room).bind(llama_chat(tmp_path)[1])
+    shown = text(template, template.context_ids(Example("t:a:1", (turn,), "x")))
+    kept = shown.removeprefix("<|user|>\n").removesuffix("<|end|>\n<|assistant|>\n")
+    assert kept != shown
+    assert kept
+    assert turn.endswith(kept)
+
+
 def test_chat_needs_a_chat_template(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="use CausalTemplate"):
         ChatTemplate().bind(llama(tmp_path)[1])

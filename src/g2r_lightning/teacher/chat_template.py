@@ -114,7 +114,7 @@ class ChatTemplate(TurnTemplate):
         return self._ids(self._render(messages, prompt=True) + self.opening)
 
     def _shorter(self, turn: str, excess: int) -> str:
-        """Return the end of a turn, at least ``excess`` tokens shorter.
+        """Return the end of a turn, some ``excess`` tokens shorter and at least one character.
 
         Raises:
             ConfigError: nothing would be left of it.
@@ -125,7 +125,10 @@ class ChatTemplate(TurnTemplate):
                 f"max_context_tokens={self.max_context_tokens} is too few for the system message, the persona and "
                 "knowledge lines and one word: raise teacher.init_args.template.init_args.max_context_tokens"
             )
-        return str(self.tokenizer.decode(tokens[excess:])).strip()
+        kept = str(self.tokenizer.decode(tokens[excess:])).strip()
+        if not turn.endswith(kept):  # the cut went through a character: its last bytes decode to replacement signs,
+            kept = kept.lstrip("\N{REPLACEMENT CHARACTER}").strip()  # which may take more tokens than were cut off
+        return kept if 0 < len(kept) < len(turn) else turn[1:]  # always shorter, so that the search comes to an end
 
     def _look_around_a_reply(self) -> None:
         """Find what the template writes before and after a reply."""
