@@ -38,12 +38,14 @@ class ShardWriter(Generic[M]):
         folder: ``<store>/candidates`` or ``<store>/scores/<name>``; nothing is touched before :meth:`begin`.
         schema: of the rows, :data:`CANDIDATE_SCHEMA` or :data:`SCORE_SCHEMA`.
         plan: what was asked for; see :func:`candidate_plan` and :func:`score_plan`.
+        flag: of the command line, by which another place is named.
     """
 
-    def __init__(self, folder: str | Path, schema: pa.Schema, plan: M) -> None:
+    def __init__(self, folder: str | Path, schema: pa.Schema, plan: M, flag: str = "--store") -> None:
         self.folder = Path(folder)
         self.schema = schema
         self.plan = plan
+        self.flag = flag
 
     @property
     def num_shards(self) -> int:
@@ -84,7 +86,7 @@ class ShardWriter(Generic[M]):
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"{self.folder}: cannot make this folder ({error.strerror}); choose another --store"
+                f"{self.folder}: cannot make this folder ({error.strerror}); choose another {self.flag}"
             ) from error
         held = self._held()
         lines = [] if held is None else differences(held, self.plan.fingerprint())
@@ -92,7 +94,7 @@ class ShardWriter(Generic[M]):
             listed = "\n  ".join(lines)
             raise StoreError(
                 f"{self.folder}: made for something else:\n  {listed}\n"
-                f"Name another folder with --store, or delete {self.folder} to make it anew"
+                f"Name another place with {self.flag}, or delete {self.folder} to make it anew"
             )
         for leftover in self.folder.glob("*.tmp"):
             leftover.unlink()
@@ -163,7 +165,7 @@ class ShardWriter(Generic[M]):
         if stray is not None:
             raise StoreError(
                 f"{stray}: a shard without {PLAN} or {MANIFEST}, so nobody knows what it was made from; "
-                f"name another folder with --store, or delete {self.folder}"
+                f"name another place with {self.flag}, or delete {self.folder}"
             )
         return None
 
