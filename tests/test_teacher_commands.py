@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from g2r_lightning.cli import main
+from g2r_lightning.paths import alone_in
 from g2r_lightning.store import CandidateStore
 from g2r_lightning.store.manifest import MANIFEST
 from teacher.tiny_models import MAKERS
@@ -206,3 +207,84 @@ def test_who_only_writes_cannot_score(here: Path, whole: dict[str, Any], capsys:
     ]
     assert run("score", "whole", *flags) == 2
     assert "EndpointTeacher writes replies but tells no token likelihoods" in capsys.readouterr().err
+
+
+SCORING = ["--teacher=CausalTeacher", "--teacher.name_or_path=gpt2", "--teacher.dtype=float64", "--scoring.prior=none"]
+
+
+def test_lines_of_candidates_keep_their_other_fields(here: Path, whole: dict[str, Any]) -> None:
+    line = {"id": "q\ud8001", "context": ["hi", "\u2028"], "candidates": ["a", "", "a", "b " * 400], "by": {"bm25": 3}}
+    Path("fields.jsonl").write_text(json.dumps(line) + "\n")
+    assert main(["score", *SCORING, "--candidates=fields.jsonl", "--output=fields-out.jsonl"]) == 0
+    scored = json.loads(Path("fields-out.jsonl").read_text(encoding="utf-8"))
+    assert [one["text"] for one in scored["candidates"]] == line["candidates"]
+    assert [one["num_tokens"] for one in scored["candidates"]] == [2, 1, 2, 64]  # the template's max_response_tokens
+    assert {**scored, "candidates": line["candidates"]} == line
+
+
+def test_estimating_candidates_scores_none(
+    here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("few.jsonl").write_text('{"context": ["hi"], "candidates": ["a", "b"]}\n')
+    assert main(["score", *SCORING, "--candidates=few.jsonl", "--output=new/few-out.jsonl", "--estimate=true"]) == 0
+    assert "hours on one device" in capsys.readouterr().out
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "output", "named"),
+    [
+        ('{"context": ["hi"], "candidates": ["half \\ud800"]}', "odd-out.jsonl", "odd.jsonl:1: half of a character"),
+        ('{"context": ["\\udfff"], "candidates": ["hi"]}', "odd-out.jsonl", "odd.jsonl:1: half of a character"),
+        ('{"context": ["hi"], "candidates": ["a"]}', "./odd.jsonl", "the scores would replace the candidates"),
+    ],
+)
+def test_candidates_that_cannot_be_scored(
+    here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str], line: str, output: str, named: str
+) -> None:
+    Path("odd.jsonl").write_text(line + "\n")
+    assert main(["score", *SCORING, "--candidates=odd.jsonl", f"--output={output}"]) == 2
+    assert named in capsys.readouterr().err
+    assert Path("odd.jsonl").read_text() == line + "\n"
+    assert not list(Path().glob(".odd*"))
+
+
+def test_a_decoding_beyond_the_models_positions_is_refused_before_anything_is_written(
+    here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--decodings=null", "--sampling.max_tokens=66"]  # 192 tokens of context: 257 of 256 positions
+    assert run("generate", "far", *flags) == 2
+    assert "reads at most 256 tokens, a reply may need 257" in capsys.readouterr().err
+    assert not Path("far").exists()
+
+
+def test_a_flag_that_reaches_nothing_is_refused(
+    here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("generate", "whole", "--sampling.top_p=0.5") == 2
+    assert "--sampling.top_p=0.5 reaches nothing" in capsys.readouterr().err
+
+
+def test_settings_that_failed_at_once_may_be_corrected(
+    here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = ["--teacher=EndpointTeacher", "--teacher.base_url=http://127.0.0.1:9/v1", "--teacher.max_retries=0"]
+    assert run("generate", "typo", *server, "--teacher.model=x", "--decodings=[{num_replies: 1}]") == 2
+    assert "given up" in capsys.readouterr().err
+    assert run("generate", "typo") == 0
+    assert content(here / "typo")["candidates/manifest.json"] == whole["candidates/manifest.json"]
+    floor = "--filters=[{class_path: g2r_lightning.filters.LikelihoodFloor}]"
+    assert run("generate", "floor", *server, "--teacher.model=x", "--decodings=[{num_replies: 1}]", floor) == 2
+    assert "LikelihoodFloor needs the likelihood" in capsys.readouterr().err
+    assert not Path("floor").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks on folders")
+def test_a_folder_is_written_by_one_run_at_a_time(
+    here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with alone_in(here / "busy/candidates"):
+        assert run("generate", "busy") == 2
+        assert "another process is writing into it" in capsys.readouterr().err
+    assert run("generate", "busy") == 0
+    assert run("generate", "busy") == 0

@@ -71,6 +71,35 @@ def writable_place(path: Path) -> Path:
 
 
 @contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder, which is made; a killed process lets go of it.
+
+    Where the system or the file system knows no such locks (Windows, some network drives), nobody is kept out.
+
+    Raises:
+        G2RError: another process is in it.
+    """
+    handle: int | None = None
+    try:
+        import fcntl
+
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        assert handle is not None
+        os.close(handle)
+        raise G2RError(f"{folder}: another process is writing into it; wait for its end, or stop it") from error
+    except (ImportError, OSError):  # what is wrong with the folder itself is told by who writes into it
+        pass
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+@contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write into, which takes the place of ``folder`` when the block ends well.
 

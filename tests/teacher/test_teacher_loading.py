@@ -24,6 +24,7 @@ from g2r_lightning.teacher import (
     ChatTemplate,
     EncoderDecoderTeacher,
     EncoderDecoderTemplate,
+    Sampling,
 )
 
 
@@ -194,3 +195,23 @@ def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path, examples:
     teacher = CausalTeacher(str(tmp_path / "m"))
     assert teacher.tokenizer.pad_token_id == teacher.template.end
     assert (teacher.batch(examples)["labels"] == teacher.template.end).sum() == 3
+
+
+@pytest.mark.parametrize(("family", "most"), [("bert2bert", 64), ("bart", 127), ("blenderbot", 128)])
+@pytest.mark.parametrize("method", ["sample", "beam"])
+def test_the_longest_reply_that_is_allowed_can_be_written(
+    family: str, most: int, method: Any, teacher_of: Callable[..., Any], examples: list[Example]
+) -> None:
+    teacher = teacher_of(family)
+    settings: dict[str, Any] = {"num_replies": 1, "num_beams": 2, "method": method}
+    longest = Sampling(**settings, min_tokens=most - 1, max_tokens=most)
+    teacher.check(longest)
+    assert teacher.generate(examples[:1], longest)[0][0].num_tokens == most
+    with pytest.raises(ConfigError, match=f"sampling.max_tokens={most + 1}"):
+        teacher.check(Sampling(**settings, max_tokens=most + 1))
+
+
+@pytest.mark.parametrize("setting", ["rows_per_batch", "tokens_per_forward"])
+def test_a_batch_holds_something(setting: str, teacher_of: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{setting}=0: use 1 or more"):
+        teacher_of("gpt2", **{setting: 0})

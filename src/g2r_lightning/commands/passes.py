@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -56,7 +57,17 @@ def pass_trainer(cli: ExperimentCLI) -> Trainer:
 def run_pass(
     cli: ExperimentCLI, generator: Generator, writer: ShardWriter[Any], make: MakeShard, what: str, rounds: int = 1
 ) -> bool:
-    """Run a pass, and return whether this process is the one that finishes the folder."""
+    """Run a pass, and return whether this process is the one that finishes the folder.
+
+    Raises:
+        G2RError: the folder holds something else, or another process is writing into it.
+    """
     trainer = pass_trainer(cli)
-    trainer.predict(ShardPass(generator, writer, make, what, rounds), return_predictions=False)
+    with ExitStack() as held:
+        try:
+            trainer.predict(ShardPass(generator, writer, make, what, rounds, held), return_predictions=False)
+        except BaseException:
+            if trainer.world_size == 1:  # another process may be about to write a shard
+                writer.forget()
+            raise
     return bool(trainer.is_global_zero)

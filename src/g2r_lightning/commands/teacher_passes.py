@@ -24,7 +24,7 @@ from g2r_lightning.store import (
     scores_folder,
 )
 from g2r_lightning.teacher import Sampling, make_prior
-from g2r_lightning.teacher.passes import GenerationReport, Writing, generate_rows, score_rows
+from g2r_lightning.teacher.passes import GenerationReport, Writing, check_writing, generate_rows, score_rows
 from g2r_lightning.teacher.summary import generation_summary, scoring_summary
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,9 @@ def generate(arguments: Sequence[str]) -> None:
         G2RError: the configuration cannot be used, or the folder holds something else.
     """
     cli = ExperimentCLI("generate", arguments, ("data", "teacher"))
-    store, writing = store_path(cli), writing_of(cli)
+    store, writing = store_path(cli), writing_of(cli, arguments)
     data, generator = cli.build("data", "teacher")
+    check_writing(generator, writing)
     examples: list[Example] = data.train_examples
     plan = candidate_plan(
         describe_data(examples),
@@ -116,12 +117,19 @@ def score(arguments: Sequence[str]) -> None:
         scoring_summary(store, settings.name)
 
 
-def writing_of(cli: ExperimentCLI) -> Writing:
+def writing_of(cli: ExperimentCLI, arguments: Sequence[str] = ()) -> Writing:
     """Return what the sections ``decodings`` (or ``sampling``), ``filters`` and the seed ask for.
 
     Raises:
-        ConfigError: the seed is no number.
+        ConfigError: the seed is no number, or a flag sets ``sampling`` where ``decodings`` take its place.
     """
+    if cli.config.get("decodings"):
+        idle = next((word for word in arguments if word.startswith("--sampling.")), None)
+        if idle is not None:
+            raise ConfigError(
+                f"{idle} reaches nothing: `decodings` takes the place of `sampling` in this experiment; change its "
+                "items, or set --decodings=null"
+            )
     seed = cli.config.seed_everything
     if isinstance(seed, bool):
         raise ConfigError("generate needs a seed: set seed_everything to a number")

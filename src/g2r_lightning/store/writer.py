@@ -15,6 +15,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic
 
@@ -46,6 +47,7 @@ class ShardWriter(Generic[M]):
         self.schema = schema
         self.plan = plan
         self.flag = flag
+        self._new = False
 
     @property
     def num_shards(self) -> int:
@@ -98,10 +100,18 @@ class ShardWriter(Generic[M]):
             )
         for leftover in self.folder.glob("*.tmp"):
             leftover.unlink()
-        if held is None:
+        self._new = held is None
+        if self._new:
             write_json(self.folder / PLAN, self.plan.fingerprint())
         for index in self.completed_shards():
             self._footer(index)
+
+    def forget(self) -> None:
+        """Leave no trace of a folder that this writer began and put no shard into: corrected settings may begin it."""
+        if self._new and not any(self.folder.glob("part-*.parquet")):
+            (self.folder / PLAN).unlink(missing_ok=True)
+            with suppress(OSError):  # what others keep there stays
+                self.folder.rmdir()
 
     def write(
         self,

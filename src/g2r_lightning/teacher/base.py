@@ -60,6 +60,9 @@ class Teacher(Generator):
         tokens_per_forward: int | None = None,
         rows_per_batch: int = 128,
     ) -> None:
+        for name, value in (("tokens_per_forward", tokens_per_forward), ("rows_per_batch", rows_per_batch)):
+            if value is not None and value < 1:
+                raise ConfigError(f"teacher.init_args.{name}={value}: use 1 or more")
         self.name_or_path = name_or_path
         self.dtype = dtype
         self.revision = revision
@@ -241,6 +244,20 @@ class Teacher(Generator):
 
     # -- generating ------------------------------------------------------------------------------------------------
 
+    def check(self, sampling: Sampling) -> None:
+        """Refuse a decoding whose sequences the model has no positions for.
+
+        Raises:
+            ConfigError: names both lengths.
+        """
+        limit, longest = position_limit(self.model.config), self._longest_written(sampling.max_tokens)
+        if limit is not None and longest > limit:
+            raise ConfigError(
+                f"sampling.max_tokens={sampling.max_tokens}: {self.name_or_path} reads at most {limit} tokens, a reply "
+                f"may need {longest}: lower max_tokens, or, where context and reply are one sequence, "
+                "teacher.init_args.template.init_args.max_context_tokens"
+            )
+
     def generate(self, contexts: Sequence[Example], sampling: Sampling, seed: int = 0) -> list[list[WrittenText]]:
         """Write ``sampling.num_replies`` replies to each context.
 
@@ -377,6 +394,10 @@ class Teacher(Generator):
     @abstractmethod
     def _longest(self) -> int:
         """Return the longest sequence that the template may give the model."""
+
+    @abstractmethod
+    def _longest_written(self, max_tokens: int) -> int:
+        """Return the longest sequence that the model reads while it writes a reply."""
 
     def _start_id(self) -> int | None:
         """Return the token that a decoder of its own starts from; ``None`` for decoder-only models."""

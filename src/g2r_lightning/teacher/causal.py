@@ -103,5 +103,8 @@ class CausalTeacher(Teacher):
     def _longest(self) -> int:
         return self.template.max_context_tokens + self.template.max_response_tokens - 1
 
+    def _longest_written(self, max_tokens: int) -> int:
+        return self.template.max_context_tokens + max_tokens - 1  # the last token is not read
+
     def _load_model(self, path: str) -> Any:
         return self._with_its_weights(AutoModelForCausalLM, path)

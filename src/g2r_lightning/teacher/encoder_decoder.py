@@ -154,6 +154,9 @@ class EncoderDecoderTeacher(Teacher):
     def _longest(self) -> int:
         return max(self.template.max_context_tokens, self.template.max_response_tokens)
 
+    def _longest_written(self, max_tokens: int) -> int:
+        return len(self._decoder_start()) + max_tokens - 1  # the last token is not read
+
     def _load_model(self, path: str) -> Any:
         return self._with_its_weights(AutoModelForSeq2SeqLM, path)
 

@@ -97,6 +97,14 @@ class EndpointTeacher(Generator):
         self.ask_n = ask_n
         self._check()
 
+    def check(self, sampling: Sampling) -> None:
+        """Refuse a decoding that chat completions do not know.
+
+        Raises:
+            ConfigError: names the setting.
+        """
+        request_settings(sampling)
+
     def generate(self, contexts: Sequence[Example], sampling: Sampling, seed: int = 0) -> list[list[WrittenText]]:
         """Write ``sampling.num_replies`` replies to each context.
 

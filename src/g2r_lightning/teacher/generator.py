@@ -49,6 +49,13 @@ class Generator(ABC):
         finally:
             self.progress = watching
 
+    def check(self, sampling: Sampling) -> None:  # noqa: B027 - there need be nothing to refuse
+        """Refuse a decoding that cannot be done, before anything is written.
+
+        Raises:
+            ConfigError: names the setting and the remedy.
+        """
+
     @abstractmethod
     def generate(self, contexts: Sequence[Example], sampling: Sampling, seed: int = 0) -> list[list[WrittenText]]:
         """Write ``sampling.num_replies`` replies to each context.

@@ -100,6 +100,17 @@ class GenerationReport:
         return f"{self.kept} replies added to {self.examples} contexts ({self.drawn} written; dropped: {reasons})"
 
 
+def check_writing(generator: Generator, writing: Writing) -> None:
+    """Refuse what the generator cannot do, before a store is begun for it.
+
+    Raises:
+        ConfigError: a decoding does not fit the generator, or a filter needs likelihoods that it does not tell.
+    """
+    for sampling in writing.decodings:
+        generator.check(sampling)
+    _asked(generator, writing.filters)
+
+
 def generate_rows(
     generator: Generator, examples: Sequence[Example], writing: Writing
 ) -> tuple[list[CandidateRow], GenerationReport]:
@@ -179,17 +190,29 @@ def _likelihoods(
     filters: Sequence[ReplyFilter],
 ) -> list[list[float | None]]:
     """Return the likelihood of every reply under the teacher, where some filter asks for it."""
+    teacher = _asked(generator, filters)
+    if teacher is None:
+        return [[None] * len(own) for own in written]
+    with teacher.unwatched():
+        scores = teacher.log_likelihood(examples, [[reply.text for reply in own] for own in written])
+    return [[total for total, _ in own] for own in scores]
+
+
+def _asked(generator: Generator, filters: Sequence[ReplyFilter]) -> Teacher | None:
+    """Return the teacher that filters ask for likelihoods, ``None`` where none asks.
+
+    Raises:
+        ConfigError: one asks, and the generator tells none.
+    """
     asking = [filter_.name for filter_ in filters if filter_.needs_likelihood]
     if not asking:
-        return [[None] * len(own) for own in written]
+        return None
     if not isinstance(generator, Teacher):
         raise ConfigError(
             f"filters: {asking[0]} needs the likelihood of each reply, which a {type(generator).__name__} does not "
             "tell; leave the filter out, or take a teacher that runs here"
         )
-    with generator.unwatched():
-        scores = generator.log_likelihood(examples, [[reply.text for reply in own] for own in written])
-    return [[total for total, _ in own] for own in scores]
+    return generator
 
 
 def score_rows(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from g2r_lightning.paths import alone_in
 from g2r_lightning.store.schema import CandidateRow, ScoreRow
 from g2r_lightning.store.writer import ShardWriter
 from g2r_lightning.teacher.base import Teacher
@@ -34,13 +36,21 @@ class ShardPass(LightningModule):
         make: shard number -> its rows, and what is to be noted of them.
         what: names the pass in the progress bar, ``generating``.
         rounds: how often the teacher goes over each context.
+        held: keeps the folder from other runs until it is closed.
     """
 
     def __init__(
-        self, generator: Generator, writer: ShardWriter[Any], make: MakeShard, what: str, rounds: int = 1
+        self,
+        generator: Generator,
+        writer: ShardWriter[Any],
+        make: MakeShard,
+        what: str,
+        rounds: int = 1,
+        held: ExitStack | None = None,
     ) -> None:
         super().__init__()
         self._generator, self._writer, self._make = generator, writer, make
+        self._held = held
         self._what, self._rounds = what, rounds
         if isinstance(generator, Teacher):
             self.model = generator.model
@@ -50,6 +60,8 @@ class ShardPass(LightningModule):
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature  # noqa: ARG002 - Lightning's signature
         """Let the first process look at the folder, and tell the others what it lacks."""
         if self.trainer.is_global_zero:
+            if self._held is not None:
+                self._held.enter_context(alone_in(self._writer.folder))
             self._writer.begin()
             self._pending = self._writer.pending_shards()
         self._pending = self.trainer.strategy.broadcast(self._pending)
