@@ -83,6 +83,16 @@ def test_faulty_lines_and_contexts_without_an_original(write, faulty, reason):
     assert reason in reader.skipped[0].reason
 
 
+def test_half_a_character_costs_its_line_alone(write):
+    half = r'{"context": ["hi"], "response": "half \ud800", "source": "generated", "score_infos": {}}'
+    lines = line(context=["hi"]) + half + "\n" + line(context=["hi"], response="kept", source="generated")
+    reader = G2RReleaseReader(str(write("a.jsonl", lines)))
+    [dialogue] = reader
+    assert [candidate.source for candidate in dialogue.candidates[1]] == ["original", "generated"]
+    assert [skip.line for skip in reader.skipped] == [2]
+    assert "half of a character" in reader.skipped[0].reason
+
+
 def test_even_contexts_are_kept(write):
     path = write("a.jsonl", line(context=["a", "b"]) + line(context=["a"]) + line(context=["a", "b", "c"]))
     assert [len(example.context) for example in examples_of(path)] == [2, 1, 3]

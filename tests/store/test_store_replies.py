@@ -109,6 +109,9 @@ BAD = [
     ({"id": "my:1:1", "replies": [scored("a", -4.0, 0)]}, "num_tokens 0"),
     ({"id": "my:1:1", "replies": [scored("a", -4.0, None)]}, "num_tokens None"),
     ({"id": "my:1:1", "replies": [scored("a", None, 2)]}, "log_likelihood None"),
+    ({"id": "my:1:1", "replies": ["fine", "half \ud800"]}, "half of a character"),
+    ({"id": "my:1:1", "replies": [scored("a", -(10**400), 2)]}, "log_likelihood -1000"),
+    ({"id": "my:1:1", "replies": [scored("a", -4.0, 2**31)]}, "num_tokens 2147483648"),
     ({"id": "my:1:1", "context": ["something else"], "replies": ["a"]}, "another context"),
 ]
 

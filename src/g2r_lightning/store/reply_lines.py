@@ -8,9 +8,10 @@ One JSON object a line: ``{"context": ["hi", ...], "replies": ["hello", ...]}``,
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
+
+from g2r_lightning.dialogue.text import half_character
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,10 @@ def parse_reply_line(text: str) -> ReplyLine:
         raise ValueError('"id" must be a string, the id of an example')
     if context is not None and not (isinstance(context, list) and all(isinstance(turn, str) for turn in context)):
         raise ValueError('"context" must be a list of strings')
-    return ReplyLine(example_id, tuple(context) if context else None, tuple(map(_reply, record["replies"])))
+    replies = tuple(map(_reply, record["replies"]))
+    if any(half_character(reply.text) for reply in replies):
+        raise ValueError("a reply holds half of a character (an unpaired surrogate, \\ud800 to \\udfff)")
+    return ReplyLine(example_id, tuple(context) if context else None, replies)
 
 
 def _reply(value: Any) -> Reply:
@@ -75,8 +79,8 @@ def _reply(value: Any) -> Reply:
     total, count = value.get("log_likelihood"), value.get("num_tokens")
     if total is None and count is None:
         return Reply(value["text"])
-    if isinstance(total, bool) or not isinstance(total, (int, float)) or not math.isfinite(total) or total > 0:
-        raise ValueError(f"log_likelihood {total!r}: expected a sum of natural logs, finite and at most 0")
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"num_tokens {count!r}: expected the number of tokens in log_likelihood, at least 1")
+    if isinstance(total, bool) or not isinstance(total, (int, float)) or not -1e300 < total <= 0:
+        raise ValueError(f"log_likelihood {str(total)[:40]}: expected a sum of natural logs, finite and at most 0")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count < 2**31:
+        raise ValueError(f"num_tokens {str(count)[:40]}: expected the number of tokens in log_likelihood, at least 1")
     return Reply(value["text"], float(total), count)

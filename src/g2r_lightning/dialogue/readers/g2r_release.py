@@ -151,9 +151,14 @@ def _record(value: Any) -> tuple[tuple[str, ...], Candidate]:
     response = as_text(record.get("response"), '"response"')
     if not response.strip():
         raise MalformedError('"response" is empty')
+    source = as_text(record.get("source"), '"source"')
+    if half_character(response + source):
+        raise MalformedError(
+            '"response" or "source" holds half of a character (an unpaired surrogate, \\ud800 to \\udfff)'
+        )
     return _context(record.get("context")), Candidate(
         response=response,
-        source=as_text(record.get("source"), '"source"'),
+        source=source,
         given_ll=_score(scores, "ll"),
         given_mi=_score(scores, "mi"),
     )
