@@ -288,3 +288,36 @@ def test_a_folder_is_written_by_one_run_at_a_time(
         assert "another process is writing into it" in capsys.readouterr().err
     assert run("generate", "busy") == 0
     assert run("generate", "busy") == 0
+
+
+def test_notes_that_the_teacher_is_shown_are_part_of_the_template(
+    here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = "{class_path: g2r_lightning.dialogue.readers.JsonlReader, init_args: {path: persona.jsonl}}"
+    flags = [f"--data.train=[{reader}]", "--teacher.template=CausalTemplate", "--teacher.template.persona=own"]
+    flags += ["--teacher.template.max_context_tokens=99", "--decodings=[{num_replies: 1, max_tokens: 4}]"]
+    dialogue = {"turns": ["hi", "hello"], "personas": [[], ["i like jazz"]]}
+    Path("persona.jsonl").write_text(json.dumps(dialogue) + "\n")
+    assert run("generate", "persona", *flags) == 0
+    assert run("generate", "persona", *flags) == 0
+    Path("persona.jsonl").write_text(json.dumps({**dialogue, "personas": [["not shown"], ["i like jazz"]]}) + "\n")
+    assert run("generate", "persona", *flags) == 0
+    assert run("score", "persona", *flags, "--scoring.prior=empty") == 0
+    Path("persona.jsonl").write_text(json.dumps({**dialogue, "personas": [[], ["i like rock"]]}) + "\n")
+    assert run("generate", "persona", *flags) == 2
+    assert "template.notes_hash" in capsys.readouterr().err
+    assert run("score", "persona", *flags, "--scoring.prior=empty") == 2
+    assert "template.notes_hash" in capsys.readouterr().err
+
+
+def test_candidates_that_came_with_the_data_are_part_of_what_was_asked(
+    here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = "{class_path: g2r_lightning.dialogue.readers.G2RReleaseReader, init_args: {path: release.jsonl}}"
+    flags = [f"--data.train=[{reader}]", "--decodings=[{num_replies: 1, max_tokens: 4}]"]
+    original = {"context": ["hi"], "response": "hello", "source": "original", "score_infos": {"ll": -1.0}}
+    for text, status in (("hey", 0), ("hey", 0), ("yo", 2)):
+        lines = [original, {**original, "response": text, "source": "generated"}]
+        Path("release.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+        assert run("generate", "release", *flags) == status
+    assert "sampling.imported_candidates_hash" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from g2r_lightning.commands.passes import prior_name, run_pass, scoring_teacher
 from g2r_lightning.commands.stores import store_path
 from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
 from g2r_lightning.dialogue import Example
+from g2r_lightning.dialogue.context import ContextFormat
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.store import (
     CANDIDATE_SCHEMA,
@@ -23,7 +24,10 @@ from g2r_lightning.store import (
     score_plan,
     scores_folder,
 )
+from g2r_lightning.store.convert import rows_hash
+from g2r_lightning.store.hashing import texts_hash
 from g2r_lightning.teacher import Sampling, make_prior
+from g2r_lightning.teacher.generator import Generator
 from g2r_lightning.teacher.passes import GenerationReport, Writing, check_writing, generate_rows, score_rows
 from g2r_lightning.teacher.summary import generation_summary, scoring_summary
 
@@ -44,8 +48,8 @@ def generate(arguments: Sequence[str]) -> None:
     plan = candidate_plan(
         describe_data(examples),
         generator.describe(),
-        generator.describe_template(),
-        writing.describe(),
+        shown(generator, examples),
+        {**writing.describe(), **brought(examples)},
         cli.config.shard_size,
     )
     writer = ShardWriter(candidates_folder(store), CANDIDATE_SCHEMA, plan)
@@ -93,7 +97,8 @@ def score(arguments: Sequence[str]) -> None:
     examples = {example.id: example for example in data.train_examples}
     store.check_data(describe_data(examples.values()))
     prior = make_prior(settings.prior, list(examples.values()), settings.seed)
-    plan = score_plan(store.candidates, teacher.describe(), teacher.describe_template(), prior_name(settings, prior))
+    template = shown(teacher, list(examples.values()))
+    plan = score_plan(store.candidates, teacher.describe(), template, prior_name(settings, prior))
     writer = ShardWriter(scores_folder(store.path, settings.name), SCORE_SCHEMA, plan)
 
     def members(index: int) -> list[tuple[Example, list[str]]]:
@@ -115,6 +120,26 @@ def score(arguments: Sequence[str]) -> None:
         manifest = writer.finish()
         log.info("%s: %d candidates scored", writer.folder, manifest.num_rows)
         scoring_summary(store, settings.name)
+
+
+def shown(generator: Generator, examples: Sequence[Example]) -> dict[str, Any]:
+    """Return what a manifest says of the template, with a hash of the persona and knowledge lines that it shows.
+
+    The hash of the data is of contexts and responses alone, whichever template looks at them.
+    """
+    template: dict[str, Any] = dict(generator.describe_template())
+    chosen = {name: template.get(name, "none") for name in ("persona", "knowledge")}
+    if set(chosen.values()) != {"none"}:
+        notes = ContextFormat(history=1, **chosen)
+        template["notes_hash"] = texts_hash(notes.lines(example)[:-1] for example in examples)
+    return template
+
+
+def brought(examples: Sequence[Example]) -> dict[str, str]:
+    """Return a hash of the candidates that came with the data, where there are any: they enter the store too."""
+    if not any(example.candidates for example in examples):
+        return {}
+    return {"imported_candidates_hash": rows_hash(examples)}
 
 
 def writing_of(cli: ExperimentCLI, arguments: Sequence[str] = ()) -> Writing:

@@ -91,7 +91,7 @@ def write_store_from_examples(
         describe_data(held),
         teacher or dict.fromkeys(("name", "revision", "weights_hash", "dtype")),
         template,
-        {**(sampling or {}), "imported_candidates_hash": _rows_hash(held)},
+        {**(sampling or {}), "imported_candidates_hash": rows_hash(held)},
         examples_per_shard,
     )
     writer = ShardWriter(candidates_folder(path), CANDIDATE_SCHEMA, plan)
@@ -146,7 +146,8 @@ def _given(row: CandidateRow) -> dict[str, float]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _rows_hash(examples: Iterable[Example]) -> str:
+def rows_hash(examples: Iterable[Example]) -> str:
+    """Return the hash of the rows that the examples bring, their contexts aside."""
     total = hashlib.sha256()
     for example in examples:
         for row in candidate_rows(replace(example, context=())):

@@ -66,6 +66,14 @@ def order_hash(ids: Iterable[str]) -> str:
     return total.hexdigest()
 
 
+def texts_hash(texts: Iterable[Iterable[str]]) -> str:
+    """Return the hash of lists of texts, in order."""
+    total = hashlib.sha256()
+    for own in texts:
+        total.update(json.dumps(list(own)).encode() + b"\n")
+    return total.hexdigest()
+
+
 def file_hash(path: Path) -> str:
     """Return the sha256 of a file in hex; the file is read in blocks."""
     total = hashlib.sha256()
