@@ -139,7 +139,7 @@ def test_killed_and_continued_is_the_same_store(here: Path, whole: dict[str, Any
 
 
 def test_estimate_writes_nothing(here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("generate", "none", "--estimate=true") == 0
+    assert run("generate", "none", "--estimate") == 0
     printed = capsys.readouterr().out
     assert "hours on one device" in printed
     assert "288" in printed  # replies of the whole pass
@@ -263,6 +263,18 @@ def test_a_flag_that_reaches_nothing_is_refused(
 ) -> None:
     assert run("generate", "whole", "--sampling.top_p=0.5") == 2
     assert "--sampling.top_p=0.5 reaches nothing" in capsys.readouterr().err
+    assert run("generate", "whole", "--decodings=[]") == 2
+    assert "decodings is an empty list" in capsys.readouterr().err
+
+
+def test_an_export_names_its_scores_and_stays_out_of_the_store(
+    here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", "whole", "--output=out.jsonl", "--scoring.name=nope") == 2
+    assert "no scores named scoring.name=nope, but " in capsys.readouterr().err
+    assert run("export", "whole", "--output=whole/candidates/manifest.json") == 2
+    assert "lies in the store that is exported" in capsys.readouterr().err
+    assert content(here / "whole") == whole
 
 
 def test_settings_that_failed_at_once_may_be_corrected(

@@ -150,7 +150,10 @@ class ExperimentCLI(LightningCLI):
         if self.command in ("fit", "validate", "test", "predict"):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
         if self.command in ("generate", "score"):
-            parser.add_argument("--estimate", type=bool, default=False, help="time a few batches, write nothing")
+            bare = {"nargs": "?", "const": True}  # --estimate, or --estimate=true as in YAML
+            parser.add_argument(
+                "--estimate", type=bool, default=False, **bare, help="time a few batches, write nothing"
+            )
         if self.command == "score":
             parser.add_argument("--candidates", type=str | None, default=None, help="JSONL of contexts and candidates")
             parser.add_argument("--output", type=str | None, default=None, help="file for their scores")

@@ -121,6 +121,10 @@ def test_what_cannot_be_is_refused(
         TeacherModule(halves, lora=SETTINGS)
     with pytest.raises(ConfigError, match="rank=0"):
         LoraSettings(rank=0)
+    with pytest.raises(ConfigError, match="alpha=0"):
+        LoraSettings(alpha=0.0)
+    with pytest.raises(ConfigError, match=r"lora.target_modules=\(c_attn does not fit"):
+        add_adapters(teacher_of("gpt2").model, LoraSettings(target_modules="(c_attn"))
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else find(name, *rest))
     with pytest.raises(ConfigError, match=r"pip install 'g2r-lightning\[lora\]'"):

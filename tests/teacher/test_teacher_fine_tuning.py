@@ -100,6 +100,16 @@ def test_a_model_that_cannot_is_refused(teacher_of: Callable[..., Any], monkeypa
         TeacherModule(teacher, gradient_checkpointing=True).configure_model()
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [{"learning_rate": -1.0}, {"weight_decay": -0.1}, {"warmup_steps": -1}, {"label_smoothing": 1.5}],
+)
+def test_settings_out_of_range_are_refused(teacher_of: Callable[..., Any], setting: dict[str, Any]) -> None:
+    (name, value), *_ = setting.items()
+    with pytest.raises(ConfigError, match=f"model.init_args.{name}={value}"):
+        TeacherModule(teacher_of("gpt2"), **setting)
+
+
 def test_lengths_are_those_of_the_tokens(teacher_of: Callable[..., Any], examples: list[Example]) -> None:
     for family in ("gpt2", "bart", "t5", "llama_chat", "blenderbot", "bert2bert"):
         template = teacher_of(family).template

@@ -130,6 +130,7 @@ def test_a_reply_does_not_repeat_its_context(
         ({"temperature": 0.0}, "temperature=0"),
         ({"top_p": 0.0}, "top_p=0"),
         ({"typical_p": 1.5}, "typical_p=1.5"),
+        ({"method": "beam", "typical_p": 0.9}, "typical_p=0.9 changes draws, and beam draws nothing"),
         ({"min_tokens": 40}, "min_tokens=40"),
         ({"method": "magic"}, "method=magic"),
         ({"top_k": -1}, "top_k=-1"),

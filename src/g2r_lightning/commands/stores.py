@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.paths import resolve_path, writable_place
 from g2r_lightning.store import CandidateStore, export_g2r_release, import_replies, write_store_from_examples
@@ -37,13 +37,25 @@ def export_candidates(arguments: Sequence[str]) -> None:
         raise ConfigError("name the file to write: --output=FILE.jsonl")
     output = writable_place(resolve_path(cli.config.output))
     store = CandidateStore(store_path(cli))
+    if store.path.resolve() in output.resolve().parents:
+        raise ConfigError(f"--output={output} lies in the store that is exported; choose a place outside of it")
     scores = None
     if store.score_names():
-        name = cli.config.scoring.name if cli.config.scoring.name in store.score_names() else None
+        name = _score_set(store, cli.config.scoring.name)
         scores = {"ll": store.teacher_scores("ll", name)}
         if store.score_manifest(name).prior is not None:
             scores["mi"] = store.teacher_scores("mi", name)
     log.info("wrote %d lines to %s", export_g2r_release(store, output, scores), output)
+
+
+def _score_set(store: CandidateStore, name: str) -> str | None:
+    """Return the score set that is exported: the one that was named, else the store's only one."""
+    if name in store.score_names():
+        return name
+    if name != ScoringSettings().name:
+        known = ", ".join(store.score_names())
+        raise ConfigError(f"{store.path} holds no scores named scoring.name={name}, but {known}")
+    return None
 
 
 def store_path(cli: ExperimentCLI) -> str:

@@ -148,6 +148,8 @@ def writing_of(cli: ExperimentCLI, arguments: Sequence[str] = ()) -> Writing:
     Raises:
         ConfigError: the seed is no number, or a flag sets ``sampling`` where ``decodings`` take its place.
     """
+    if cli.config.get("decodings") == []:
+        raise ConfigError("decodings is an empty list: name at least one, or set --decodings=null to use `sampling`")
     if cli.config.get("decodings"):
         idle = next((word for word in arguments if word.startswith("--sampling.")), None)
         if idle is not None:

@@ -8,6 +8,7 @@ needs ``peft``, and the model that goes on training is not touched.
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +40,10 @@ class LoraSettings:
     target_modules: list[str] | str | None = None
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not 0 <= self.dropout < 1:
+        if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
             raise ConfigError(
-                f"model.init_args.lora: rank={self.rank}, dropout={self.dropout}: rank is at least 1, dropout in [0, 1)"
+                f"model.init_args.lora: rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}: rank is at least "
+                "1, alpha above 0, dropout in [0, 1)"
             )
         if importlib.util.find_spec("peft") is None:
             raise ConfigError("model.init_args.lora needs peft, which is an extra: pip install 'g2r-lightning[lora]'")
@@ -65,7 +67,7 @@ def add_adapters(model: Any, settings: LoraSettings) -> None:
     )
     try:
         inject_adapter_in_model(config, model, ADAPTER)
-    except ValueError as error:
+    except (ValueError, re.error) as error:
         raise ConfigError(
             f"model.init_args.lora.target_modules={settings.target_modules} does not fit "
             f"{type(model).__name__}: {error}"

@@ -79,6 +79,13 @@ class TeacherModule(LightningModule):
         )
         if ranked_examples < 0:
             raise ConfigError(f"model.init_args.ranked_examples={ranked_examples}: 0 (none) or more")
+        for name, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay)):
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"model.init_args.{name}={value}: 0 or more")
+        if warmup_steps < 0:
+            raise ConfigError(f"model.init_args.warmup_steps={warmup_steps}: 0 (none) or more")
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"model.init_args.label_smoothing={label_smoothing}: from 0 to below 1")
         if lora is not None and getattr(teacher, "encoder_name_or_path", None) is not None:
             raise ConfigError(
                 "model.init_args.lora adapts a model that can write already; cross-attention between two joined halves "

@@ -78,6 +78,8 @@ class Sampling:
         for name in ("top_k", "no_repeat_ngram", "no_context_ngram"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"sampling.{name}={getattr(self, name)}: 0 switches it off, otherwise at least 1")
+        if self.method != "sample" and self.typical_p < 1:
+            raise ConfigError(f"sampling.typical_p={self.typical_p} changes draws, and {self.method} draws nothing")
         for name, value in (("top_p", self.top_p), ("typical_p", self.typical_p)):
             if not 0 < value <= 1:
                 raise ConfigError(f"sampling.{name}={value}: must be above 0 and at most 1")
