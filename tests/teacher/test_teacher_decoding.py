@@ -12,7 +12,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 from g2r_lightning.teacher.decoding import BlockedNGrams, draw, followers, uniforms
 from g2r_lightning.teacher.sampling import Sampling
 
-VOCABULARY = 700  # more than the nucleus looks at first
+VOCABULARY = 3000  # more than any part of it that the nucleus looks at
 
 samplings = st.builds(
     Sampling,
@@ -35,7 +35,7 @@ def filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 
 
 @settings(max_examples=40)
-@given(samplings, st.integers(0, 10**6), st.sampled_from([0.5, 4.0]))
+@given(samplings, st.integers(0, 10**6), st.sampled_from([0.5, 1.5, 4.0]))
 def test_shares_are_those_of_transformers(sampling: Sampling, seed: int, spread: float) -> None:
     """The numbers 0, 1/n, 2/n, ... fall upon each token as often as its probability says, in vocabulary order."""
     logits = spread * torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -45,6 +45,20 @@ def test_shares_are_those_of_transformers(sampling: Sampling, seed: int, spread:
     assert bool((chosen[1:] >= chosen[:-1]).all())
     shares = torch.bincount(chosen, minlength=VOCABULARY) / count
     assert (shares - filtered(logits, sampling)[0]).abs().max() <= 1.5 / count
+
+
+@pytest.mark.parametrize(("spread", "least", "most"), [(4.0, 0, 256), (1.5, 256, 2048), (0.3, 2048, VOCABULARY)])
+def test_nuclei_of_every_width_have_the_shares_of_transformers(spread: float, least: int, most: int) -> None:
+    """Each width is found by another part of the code: among 256 tokens, among 2,048, among all."""
+    sampling = Sampling(top_p=0.9)
+    logits = spread * torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = filtered(logits, sampling)[0]
+    assert least < int((expected > 0).sum()) <= most
+    numbers = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    chosen = draw(logits.expand(len(numbers), -1), numbers, sampling)
+    shares = torch.bincount(chosen, minlength=VOCABULARY) / len(numbers)
+    assert (shares - expected).abs().max() <= 1.5 / len(numbers)
+    assert bool((expected[chosen] > 0).all())
 
 
 @settings(max_examples=40)
