@@ -251,6 +251,7 @@ def _git() -> dict[str, Any] | None:
     source = Path(__file__).parent
 
     def run(*arguments: str) -> str:
+        """Return what git says of the source."""
         command = ["git", "-C", str(source), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
 

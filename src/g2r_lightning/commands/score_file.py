@@ -63,6 +63,7 @@ def score_file(cli: ExperimentCLI) -> None:
         raise ConfigError(f"--output={output}: the scores would replace the candidates; name another file")
 
     def members(index: int) -> list[tuple[Example, list[str]]]:
+        """Return the contexts of a shard with their candidates, in the file's order."""
         return [(examples[place], candidates[place]) for place in writer.shard_range(index)]
 
     plan = ScoreManifest(

@@ -55,6 +55,7 @@ def generate(arguments: Sequence[str]) -> None:
     writer = ShardWriter(candidates_folder(store), CANDIDATE_SCHEMA, plan)
 
     def make(index: int) -> tuple[Any, dict[str, Any]]:
+        """Return the rows of a shard, and the counts of its replies as its note."""
         rows, report = generate_rows(generator, [examples[i] for i in writer.shard_range(index)], writing)
         return rows, report.as_dict()
 
@@ -102,6 +103,7 @@ def score(arguments: Sequence[str]) -> None:
     writer = ShardWriter(scores_folder(store.path, settings.name), SCORE_SCHEMA, plan)
 
     def members(index: int) -> list[tuple[Example, list[str]]]:
+        """Return the examples of a shard with their candidates, in the store's order."""
         return [(examples[own.example_id], [c.response for c in own.candidates]) for own in store.shard(index)]
 
     if cli.config.estimate:

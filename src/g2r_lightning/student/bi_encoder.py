@@ -18,6 +18,7 @@ class BiEncoder(StudentEncoder):
         """Return (B, d) float for contexts of (B, L) tokens."""
 
         def run(ids: Tensor, mask: Tensor) -> Tensor:
+            """Return (n, d) pooled vectors of one chunk."""
             return self.context_tower.pool(self.context_tower(ids, mask), mask)
 
         return self.finish(self._in_chunks(run, input_ids, attention_mask))

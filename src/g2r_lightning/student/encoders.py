@@ -72,6 +72,7 @@ class StudentEncoder(nn.Module, ABC):
         """Return (U, d) float for responses of (U, L) tokens."""
 
         def run(ids: Tensor, mask: Tensor) -> Tensor:
+            """Return (n, d) pooled vectors of one chunk."""
             return self.response_tower.pool(self.response_tower(ids, mask), mask)
 
         return self.finish(self._in_chunks(run, input_ids, attention_mask))

@@ -63,6 +63,7 @@ class PolyEncoder(StudentEncoder):
         """
 
         def run(ids: Tensor, mask: Tensor) -> Tensor:
+            """Return (n, m, d) codes of one chunk."""
             hidden = self.context_tower(ids, mask)
             return self._attend(hidden, mask) if self.codes is not None else self._first(hidden, mask)
 

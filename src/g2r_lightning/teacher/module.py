@@ -395,6 +395,7 @@ def rate_factor(schedule: str, warmup_steps: int, total_steps: int) -> Callable[
     """
 
     def factor(step: int) -> float:
+        """Return the factor of a step, from 0 to 1."""
         if step < warmup_steps:
             return step / warmup_steps
         done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))

@@ -79,6 +79,7 @@ def vocabulary_at(head: Any, positions: Tensor) -> Iterator[None]:
     """
 
     def narrowed(_module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the layer's inputs at the chosen positions alone."""
         return inputs[0][positions], *inputs[1:]
 
     handle = head.register_forward_pre_hook(narrowed)
