@@ -103,6 +103,7 @@ def test_a_store_is_made_and_told_of(here: Path, whole: dict[str, Any], capsys: 
     summary = (here / "whole/candidates/summary.md").read_text()
     assert "96 contexts answered" in summary
     assert "| written | 288 | 100.0% |" in summary
+    assert all(f"| dropped: {reason} |" in summary for reason in ("empty", "duplicate", "Length"))  # none too
     assert summary.count("*original*") == 10
     told = (here / "whole/scores/tiny/summary.md").read_text()
     assert "generated:" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,7 +67,8 @@ def generate(arguments: Sequence[str]) -> None:
         return
     if not run_pass(cli, generator, writer, make, "generating", len(writing.decodings)):
         return
-    report = GenerationReport()
+    reasons = ["empty", "duplicate", *(one.name for one in writing.filters)]
+    report = GenerationReport(dropped=Counter(dict.fromkeys(reasons, 0)))  # what dropped nothing is told too
     for counts in writer.notes():
         report.add(GenerationReport.from_dict(counts))
     manifest = writer.finish()
