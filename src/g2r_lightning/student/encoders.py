@@ -2,19 +2,63 @@
 
 A retriever must encode a response without knowing the context, so that a response set is encoded once and searched
 ever after. The two students differ in what they keep of the context: one vector (bi-encoder) or several (poly-encoder).
+
+More negatives make a better student, and their activations fill the memory. With *cached gradients* (GradCache, Gao et
+al. 2021) a step of any size fits:
+
+1. encode chunk after chunk and keep the vectors alone, not what the layers computed on the way;
+2. the scores and the loss are made from all vectors, and give the gradient of each vector;
+3. encode each chunk once more, with the dropout that it had, and send its vectors' gradients through it.
+
+The loss and its gradient are those of the plain step; a step costs about a third more time.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from g2r_lightning.student.backbone import Backbone, Pooling
+
+
+class Chunk(NamedTuple):
+    """Texts that one forward pass sees together.
+
+    Args:
+        rows: (n,) int64, their rows in the batch.
+        width: tokens that the longest of them has, at least 1; the others are padded to it.
+    """
+
+    rows: Tensor
+    width: int
+
+
+def length_chunks(lengths: Tensor, token_budget: int | None) -> Iterator[Chunk]:
+    """Cut a batch into chunks of texts of similar length, the longest first.
+
+    >>> [(chunk.rows.tolist(), chunk.width) for chunk in length_chunks(torch.tensor([2, 9, 3, 8]), 18)]
+    [([1, 3], 9), ([2, 0], 3)]
+
+    Args:
+        lengths: (B,) int64, tokens of each text.
+        token_budget: largest number of tokens of a chunk, padding included; a single text may have more. ``None`` makes
+            one chunk of all.
+    """
+    order = torch.argsort(lengths, descending=True, stable=True)
+    sizes = lengths[order].tolist()
+    start = 0
+    while start < len(sizes):
+        width = max(sizes[start], 1)
+        count = len(sizes) if token_budget is None else max(token_budget // width, 1)
+        yield Chunk(order[start : start + count], width)
+        start += count
 
 
 class StudentEncoder(nn.Module, ABC):
@@ -32,6 +76,10 @@ class StudentEncoder(nn.Module, ABC):
         token_budget: largest number of tokens, padding included, that one forward pass sees; texts are sorted by
             length into such chunks, so that little padding is computed. ``None`` runs the batch whole.
         pretrained: load the backbone's weights.
+        cached_gradients: keep vectors alone and encode each chunk once more in the backward pass; memory then grows
+            with ``token_budget``, not with the batch.
+        compile_backend: run the towers through ``torch.compile`` with this backend (``inductor``), for shapes of any
+            size. Compiling takes a minute or more on a CPU and pays in long runs only.
     """
 
     def __init__(
@@ -44,6 +92,8 @@ class StudentEncoder(nn.Module, ABC):
         dropout: float | None = None,
         token_budget: int | None = 2048,
         pretrained: bool = True,
+        cached_gradients: bool = False,
+        compile_backend: str | None = None,
     ) -> None:
         super().__init__()
         if token_budget is not None and token_budget < 1:
@@ -54,6 +104,13 @@ class StudentEncoder(nn.Module, ABC):
         self.normalise = normalise
         self.output_scale = output_scale
         self.token_budget = token_budget
+        self.cached_gradients = cached_gradients
+        if compile_backend is not None:
+            if compile_backend not in torch.compiler.list_backends(exclude_tags=()):
+                known = ", ".join(torch.compiler.list_backends())
+                raise ValueError(f"encoder.compile_backend={compile_backend}: torch knows {known}")
+            for tower in {self.response_tower, self.context_tower}:
+                tower.model.compile(backend=compile_backend, dynamic=True)  # in place: the weights keep their names
 
     @property
     def dimension(self) -> int:
@@ -91,19 +148,23 @@ class StudentEncoder(nn.Module, ABC):
 
     def _in_chunks(self, run: Callable[[Tensor, Tensor], Tensor], ids: Tensor, mask: Tensor) -> Tensor:
         """Run texts of similar length together within the token budget; the order of the rows is kept."""
-        lengths = mask.sum(dim=1)
-        if self.token_budget is None or ids.numel() <= self.token_budget:
-            width = max(int(lengths.max()), 1) if len(ids) else 1
-            return run(ids[:, :width], mask[:, :width])
-        order = torch.argsort(lengths, descending=True, stable=True)
-        sizes = lengths[order].tolist()
-        outputs, start = [], 0
-        while start < len(sizes):
-            width = max(sizes[start], 1)
-            rows = order[start : start + max(self.token_budget // width, 1)]
-            outputs.append(run(ids[rows, :width], mask[rows, :width]))
-            start += len(rows)
-        return torch.cat(outputs)[torch.argsort(order)]
+        chunks = list(length_chunks(mask.sum(dim=1), self.token_budget))
+        if not chunks:
+            return run(ids[:, :1], mask[:, :1])
+        run = self.remembering_little(run)
+        if len(chunks) == 1:  # as they came, without a copy
+            return run(ids[:, : chunks[0].width], mask[:, : chunks[0].width])
+        outputs = [run(ids[rows, :width], mask[rows, :width]) for rows, width in chunks]
+        return torch.cat(outputs)[torch.argsort(torch.cat([chunk.rows for chunk in chunks]))]
+
+    def remembering_little(self, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return ``run``, with ``cached_gradients`` such that it keeps its inputs alone and is run again for gradients.
+
+        The second run draws the same dropout and has the same precision as the first.
+        """
+        if self.cached_gradients and torch.is_grad_enabled():
+            return partial(checkpoint, run, use_reentrant=False)
+        return run
 
     def describe(self) -> dict[str, Any]:
         """Return what a loader must know besides the weights."""

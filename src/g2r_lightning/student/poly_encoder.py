@@ -43,8 +43,13 @@ class PolyEncoder(StudentEncoder):
         token_budget: int | None = 2048,
         score_chunk: int = 1 << 24,
         pretrained: bool = True,
+        cached_gradients: bool = False,
+        compile_backend: str | None = None,
     ) -> None:
-        super().__init__(name_or_path, shared, pooling, normalise, output_scale, dropout, token_budget, pretrained)
+        super().__init__(
+            name_or_path, shared, pooling, normalise, output_scale, dropout, token_budget, pretrained, cached_gradients,
+            compile_backend,
+        )  # fmt: skip
         if codes < 1:
             raise ValueError(f"encoder.codes={codes}: at least 1")
         self.num_codes = codes
@@ -79,9 +84,9 @@ class PolyEncoder(StudentEncoder):
         """
         width = max(self.score_chunk // max(contexts.shape[0] * contexts.shape[1], 1), 1)
         missing = (contexts == 0).all(dim=-1).unsqueeze(-1)
+        score = self.remembering_little(_attended_score)
         blocks = [
-            _attended_score(contexts, responses[start : start + width], missing)
-            for start in range(0, len(responses), width)
+            score(contexts, responses[start : start + width], missing) for start in range(0, len(responses), width)
         ]
         return torch.cat(blocks, dim=1) if blocks else contexts.new_zeros(len(contexts), 0)
 
