@@ -23,9 +23,12 @@ from g2r_lightning.composition import with_one_file
 from g2r_lightning.config_errors import explain, idle_alias, innermost
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.filters import ReplyFilter
+from g2r_lightning.machine import MachineSettings, native_precision
 from g2r_lightning.store.schema import EXAMPLES_PER_SHARD
 from g2r_lightning.teacher.generator import Generator
 from g2r_lightning.teacher.sampling import Sampling
+
+STUDENT_COMMANDS = ("fit", "validate", "test", "predict")
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class ExperimentCLI(LightningCLI):
         """Declare the sections beside ``model``, ``data``, ``trainer`` and ``seed_everything``."""
         parser.add_argument("--alias", type=dict[str, Any], default={}, help="short names for ${alias.name}")
         parser.add_class_arguments(RunSettings, "run")
+        parser.add_class_arguments(MachineSettings, "machine")
         parser.add_argument("--store", type=str | None, default=None, help="folder of the candidate store")
         parser.add_argument("--shard_size", type=PositiveInt, default=EXAMPLES_PER_SHARD, help="contexts a shard")
         parser.add_subclass_arguments(Generator, "teacher", required=False)
@@ -147,7 +151,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--filters", type=list[ReplyFilter] | None, default=None, help="what drops written replies")
         parser.add_class_arguments(ScoringSettings, "scoring")
         parser.add_class_arguments(PredictSettings, "predict")
-        if self.command in ("fit", "validate", "test", "predict"):
+        if self.command in STUDENT_COMMANDS:
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
         if self.command in ("generate", "score"):
             bare = {"nargs": "?", "const": True}  # --estimate, or --estimate=true as in YAML
@@ -176,6 +180,7 @@ class ExperimentCLI(LightningCLI):
         seed = self.config.seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise ConfigError(f"seed_everything={seed}: a whole number from 0 to {2**32 - 1}")
+        self.machine = MachineSettings(**vars(self.config.machine)).apply()
         idle = idle_alias(list(args or []))
         if idle is not None:
             raise ConfigError(idle)
@@ -215,6 +220,8 @@ class ExperimentCLI(LightningCLI):
             extra["logger"] = TensorBoardLogger(folder, name="", version="")
         extra["callbacks"] = [*(trainer_config.get("callbacks") or []), *self.persistent_callbacks]
         extra["use_distributed_sampler"] = False  # the data modules share out whole steps themselves
+        if self.command in STUDENT_COMMANDS and not (trainer_config.get("precision") or trainer_config.get("plugins")):
+            extra["precision"] = native_precision(trainer_config.get("accelerator") or "auto")
         try:
             return self.instantiate_trainer(**extra)
         except (TypeError, ValueError) as error:

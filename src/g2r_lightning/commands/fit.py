@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from g2r_lightning.callbacks import RandomState, RetrievalEvaluation, TeacherFigures
+from g2r_lightning.callbacks import RandomState, RetrievalEvaluation, TeacherFigures, Throughput
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import AugmentedDialogueDataModule, DialogueDataModule
 from g2r_lightning.runs import RunFolder, environment, now, readable_checkpoint
@@ -46,10 +46,11 @@ def fit(arguments: Sequence[str]) -> None:
     if checkpoint is not None:
         checkpoint = readable_checkpoint(checkpoint)
     data, model = cli.build("data", "model")
-    if isinstance(model, TeacherModule):
-        cli.persistent_callbacks.append(TeacherFigures())
+    throughput = Throughput()
+    cli.persistent_callbacks.append(TeacherFigures() if isinstance(model, TeacherModule) else throughput)
     trainer = cli.build_trainer()
-    run.update_record(**environment(), seed=cli.config.seed_everything, started=now(), status="running")
+    used = {**cli.machine, "precision": str(trainer.precision)}
+    run.update_record(**environment(), used=used, seed=cli.config.seed_everything, started=now(), status="running")
     if settings.test_untrained and not run.results("untrained"):
         _test(trainer, model, data, "untrained", None)
     if cli.config.seed_everything is not False:  # training draws the same, tested before or not
@@ -60,6 +61,7 @@ def fit(arguments: Sequence[str]) -> None:
     best = _best_checkpoint(trainer)
     run.update_record(best_checkpoint=best.name if best else None, steps=trainer.global_step, trained=now())
     if isinstance(model, RetrievalStudent):
+        run.update_record(peak_gflops=round((throughput.peak or 0) / 1e9))
         _finish_student(trainer, model, data, run, best, settings.test_trained)
     if isinstance(model, TeacherModule):
         _finish_teacher(trainer, model, data, run, best, settings.test_trained)

@@ -1,0 +1,93 @@
+"""Settings of the machine are applied when a command starts, told in the record, and keep memory where they say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.machine import MachineSettings, matmul_peak, native_precision
+from tiny_experiment import run, write_experiment
+
+FAULTS = """
+import resource, sys, torch
+from g2r_lightning.machine import MachineSettings
+facts = MachineSettings(keep_memory=sys.argv[1] == "keep").apply()
+def step():
+    return [torch.full((1 << 21,), 1.0) for _ in range(8)]  # 64 MiB, 16,384 pages
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, facts["keeps_memory"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone can be told to keep memory")
+def test_kept_memory_is_not_fetched_anew_every_step() -> None:
+    faults = {}
+    for way in ("keep", "return"):
+        done = subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True)
+        count, kept = done.stdout.split()
+        assert kept == str(way == "keep")
+        faults[way] = int(count)
+    assert faults["keep"] < 1000 < 100_000 < faults["return"]
+
+
+@pytest.mark.parametrize(
+    ("able", "accelerator", "chosen"),
+    [
+        ({"avx512_bf16": True}, "cpu", "bf16-mixed"),
+        ({"amx_bf16": True}, "auto", "bf16-mixed"),
+        ({"avx512_bf16": False, "avx2": True}, "cpu", "32-true"),
+        ({}, "auto", "32-true"),
+        ({"avx512_bf16": True}, "tpu", "32-true"),
+    ],
+)
+def test_bf16_where_the_cpu_multiplies_in_it(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], accelerator: str, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert native_precision(accelerator) == chosen
+
+
+def test_bf16_on_a_gpu_that_has_it_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for able in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, able=able: able)
+        assert native_precision("auto") == native_precision("gpu") == ("bf16-mixed" if able else "32-true")
+
+
+def test_the_peak_is_of_this_machine_and_leaves_the_random_numbers_alone() -> None:
+    state = torch.get_rng_state()
+    peak = matmul_peak(torch.device("cpu"), torch.float32, rounds=1)
+    assert 1e8 < peak < 1e14
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_record_tells_what_was_used(tmp_path: Path) -> None:
+    experiment, threads = write_experiment(tmp_path), torch.get_num_threads()
+    try:
+        flags = ("--trainer.max_steps=1", "--run.test_trained=false", "--machine.matmul_precision=high")
+        assert run("fit", experiment, *flags, "--machine.threads=1") == 0
+        record = json.loads((tmp_path / "runs/first/record.json").read_text())
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision("highest")
+    assert record["used"]["threads"] == 1
+    assert record["used"]["matmul_precision"] == "high"
+    assert record["used"]["precision"] == native_precision("cpu")
+    assert record["used"]["allocator"].keys() <= os.environ.keys()
+    assert record["peak_gflops"] >= 0
+
+
+def test_threads_below_one_are_refused() -> None:
+    with pytest.raises(ConfigError, match="machine.threads=0: at least 1"):
+        MachineSettings(threads=0).apply()
