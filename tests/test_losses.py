@@ -74,6 +74,28 @@ def test_order_of_responses_and_shifts_of_a_row_change_nothing(step, seed):
     assert moved.item() == pytest.approx(plain.item(), abs=1e-9)
 
 
+@given(steps(), st.integers(1, 4), st.sampled_from([0.0, 0.3, 1.0]))
+def test_rows_shared_out_and_divided_by_the_counts_of_all_give_the_same_mean_and_gradient(step, parts, alpha):
+    whole, shared = (step[0].clone().requires_grad_(True) for _ in range(2))
+    _, positives, candidates, negatives, teacher = step
+    loss = G2RLoss(alpha)
+    expected = loss(whole, positives, negatives, teacher, candidates)
+    expected.total.backward()
+    counts = [count.sum().clamp(min=1) / parts for count in (positives, candidates.any(dim=1))]
+    outs = [
+        loss(
+            shared[p::parts], positives[p::parts], negatives[p::parts], teacher[p::parts], candidates[p::parts], *counts
+        )
+        for p in range(min(parts, len(shared)))
+    ]
+    (sum(out.total for out in outs) / parts).backward()
+    assert whole.grad is not None
+    assert torch.allclose(shared.grad, whole.grad, rtol=1e-6, atol=1e-12)
+    for name in ("total", "cross_entropy", "score_transfer", "kl", "teacher_entropy"):
+        mean = sum(getattr(out, name) for out in outs) / parts
+        assert mean.item() == pytest.approx(getattr(expected, name).item(), rel=1e-6, abs=1e-12)
+
+
 def test_by_hand():
     scores = torch.tensor([[math.log(2), math.log(3), math.log(1)]], dtype=torch.float64)
     positives = torch.tensor([[True, True, False]])

@@ -10,7 +10,8 @@ For the scores ``s`` of one context with its own candidates ``R`` and negatives 
 3. **Together.** ``(1 - alpha) CE + alpha KD``; alpha = 0.1 is model-level G2R, alpha = 0 is data-level G2R.
 
 The functions see one matrix ``scores (B, U)`` over the U distinct responses of a step, and boolean masks of its shape.
-What is in no mask does not exist for that row, so every negative scheme is a way to fill the masks.
+What is in no mask does not exist for that row, so every negative scheme is a way to fill the masks. Where several
+processes share a step, each sees its own rows, and divides by counts of the whole step that it is given.
 """
 
 from __future__ import annotations
@@ -41,13 +42,16 @@ class G2RLossOutput:
     teacher_entropy: Tensor
 
 
-def response_selection(scores: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+def response_selection(
+    scores: Tensor, positives: Tensor, negatives: Tensor, positive_count: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of every positive against the negatives of its row alone.
 
     Args:
         scores: (B, U) float, student score of context b and response u.
         positives: (B, U) bool.
         negatives: (B, U) bool.
+        positive_count: scalar above 0, what the sum over positives is divided by; how many there are unless told.
 
     Returns:
         Scalar: mean over all positives of ``softplus(logsumexp(negatives) - s)``. A row without negatives counts with
@@ -60,7 +64,8 @@ def response_selection(scores: Tensor, positives: Tensor, negatives: Tensor) -> 
     counted = positives & has_negatives
     # torch's own threshold of 20 lets go of exp(-20), which float64 still sees
     losses = F.softplus(torch.where(counted, log_negatives - scores, 0.0), threshold=50)
-    return torch.where(counted, losses, 0.0).sum() / positives.sum().clamp(min=1)
+    count = positives.sum().clamp(min=1) if positive_count is None else positive_count
+    return torch.where(counted, losses, 0.0).sum() / count
 
 
 def teacher_distribution(teacher_scores: Tensor, candidates: Tensor, temperature: float) -> Tensor:
@@ -81,7 +86,12 @@ def teacher_distribution(teacher_scores: Tensor, candidates: Tensor, temperature
 
 
 def score_transfer(
-    scores: Tensor, teacher_scores: Tensor, candidates: Tensor, negatives: Tensor, temperature: float
+    scores: Tensor,
+    teacher_scores: Tensor,
+    candidates: Tensor,
+    negatives: Tensor,
+    temperature: float,
+    row_count: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the student's ``p`` under the teacher's ``q``, and the entropy of ``q``.
 
@@ -91,6 +101,7 @@ def score_transfer(
         candidates: (B, U) bool, the support of ``q``.
         negatives: (B, U) bool; with the candidates the support of ``p``.
         temperature: T > 0, of the teacher only.
+        row_count: scalar above 0, what the sums over rows are divided by; how many rows have candidates unless told.
 
     Returns:
         Two scalars, means over the rows that have candidates: ``-sum q log p`` and ``H(q)``.
@@ -100,7 +111,7 @@ def score_transfer(
     has_candidates = candidates.any(dim=1, keepdim=True)
     safe = torch.where(support, scores, -torch.inf).masked_fill(~has_candidates, 0.0)
     log_p = torch.where(candidates, scores - torch.logsumexp(safe, dim=1, keepdim=True), 0.0)
-    rows = has_candidates.sum().clamp(min=1)
+    rows = has_candidates.sum().clamp(min=1) if row_count is None else row_count
     entropy = -torch.xlogy(q, q).sum() / rows
     return -(q * log_p).sum() / rows, entropy
 
@@ -137,6 +148,8 @@ class G2RLoss:
         negatives: Tensor,
         teacher_scores: Tensor | None = None,
         candidates: Tensor | None = None,
+        positive_count: Tensor | None = None,
+        row_count: Tensor | None = None,
     ) -> G2RLossOutput:
         """Return the loss of one step.
 
@@ -146,6 +159,8 @@ class G2RLoss:
             negatives: (B, U) bool.
             teacher_scores: (B, U) float, natural log; may be ``None`` only where alpha is 0.
             candidates: (B, U) bool, enter the score transfer; the positives unless told.
+            positive_count: scalar, divides the cross-entropy's sum instead of the number of these positives.
+            row_count: scalar, divides the score transfer's sums instead of the number of these rows with candidates.
 
         Raises:
             ValueError: shapes differ, a response is both candidate and negative of one row, a positive is no
@@ -153,11 +168,13 @@ class G2RLoss:
         """
         candidates = positives if candidates is None else candidates
         self._check(scores, positives, negatives, teacher_scores, candidates)
-        cross_entropy = response_selection(scores, positives, negatives)
+        cross_entropy = response_selection(scores, positives, negatives, positive_count)
         if teacher_scores is None:
             transfer = entropy = scores.new_zeros(())
         else:
-            transfer, entropy = score_transfer(scores, teacher_scores, candidates, negatives, self.temperature)
+            transfer, entropy = score_transfer(
+                scores, teacher_scores, candidates, negatives, self.temperature, row_count
+            )
         total = (1 - self.alpha) * cross_entropy
         if self.alpha > 0:  # 0 * transfer would still send NaN and time through the backward pass
             total = total + self.alpha * transfer
