@@ -49,6 +49,15 @@ class Made:
         return [texts[row].tolist() for row in mask.numpy()]
 
 
+def of_all_ranks(made: Made, examples: tuple[int, ...], world_size: int, step: int = 0) -> list[CandidateBatch]:
+    """Return every rank's batch of a step, with the responses of its columns as the ranks together encode them."""
+    batches = [made.set[StepKey(0, step, examples, rank, world_size)] for rank in range(world_size)]
+    if world_size == 1:
+        return batches
+    encoded = torch.cat([batch.response_ids for batch in batches])
+    return [batch._replace(response_ids=encoded[batch.places]) for batch in batches]
+
+
 def test_masks_by_hand(tmp_path):
     made = Made(tmp_path, [["a", "b"], ["b", "c"]], "defg", NegativeSampling(3))
     batch = made.set[StepKey(epoch=0, step=0, examples=(1, 0))]
@@ -139,11 +148,11 @@ def test_rules_of_negatives(tmp_path_factory, pool, most, random, in_batch, step
     examples = tuple(range(len(own)))
     known = {text for texts in own for text in texts}
     drawn = []
-    for rank in range(2):
-        batch = made.set[StepKey(0, step, examples, rank, 2)]
+    batches = of_all_ranks(made, examples, 2, step)
+    candidates = {name for batch in batches for names in made.named(batch, batch.candidates) for name in names}
+    for rank, batch in enumerate(batches):
         texts = made.texts(batch)
         assert len(texts) == len(set(texts))
-        candidates = {name for names in made.named(batch, batch.candidates) for name in names}
         shared = [text for text in texts if text not in candidates]
         assert not known & set(shared)
         assert len(shared) == min(random, len(made.responses) - len(known))
@@ -155,6 +164,44 @@ def test_rules_of_negatives(tmp_path_factory, pool, most, random, in_batch, step
             assert not negatives & set(own[example])
             assert negatives == set(shared) | ((candidates - set(own[example])) if in_batch else set())
     assert drawn[0] == drawn[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(pools, st.integers(1, 3), st.integers(0, 6), st.booleans(), st.integers(1, 4))
+def test_processes_hold_the_rows_of_one_process(tmp_path_factory, pool, most, random, in_batch, world_size):
+    own = [[ScoredCandidate(f"r{n}", "x", -float(n + i), n % 4 > 0) for n in numbers] for i, numbers in enumerate(pool)]
+    made = Made(
+        tmp_path_factory.mktemp("rows"), own, [f"r{n}" for n in range(18)],
+        NegativeSampling(random, in_batch or random == 0), max_candidates=most,
+    )  # fmt: skip
+    examples = tuple(range(len(own)))[::-1]
+    world_size = min(world_size, len(own))
+    [whole] = of_all_ranks(made, examples, 1)
+    texts = made.texts(whole)
+    for rank, batch in enumerate(of_all_ranks(made, examples, world_size)):
+        rows = slice(rank, None, world_size)
+        columns = [texts.index(text) for text in made.texts(batch)]
+        for name in ("positives", "candidates", "negatives", "teacher_scores"):
+            there, here = getattr(whole, name)[rows], getattr(batch, name)
+            assert torch.equal(there[:, columns].nan_to_num(), here.nan_to_num()), name
+            rest = [column for column in range(len(texts)) if column not in columns]
+            assert not there[:, rest].nan_to_num().any(), name  # no column that concerns a context is missing
+        assert torch.equal(batch.examples, whole.examples[rows])
+
+
+def test_processes_share_out_what_is_encoded(tmp_path):
+    """A text that contexts of both processes have is encoded by one of them, and so is every random negative."""
+    made = Made(tmp_path, [["a", "b"], ["b", "c"]], "defgh", NegativeSampling(3, in_batch=True))
+    batches = [made.set[StepKey(0, 0, (0, 1), rank, 2)] for rank in range(2)]
+    encoded = [made.texts(batch) for batch in batches]
+    assert [len(texts) for texts in encoded] == [3, 3]
+    assert len({*encoded[0], *encoded[1]}) == 6
+    first, second = of_all_ranks(made, (0, 1), 2)
+    assert made.texts(first) == made.texts(second)
+    assert made.texts(first)[:3] == ["a", "b", "c"]
+    random = made.texts(first)[3:]
+    assert made.named(first, first.negatives) == [["c", *random]]
+    assert made.named(second, second.negatives) == [["a", *random]]
 
 
 def test_more_than_ten_candidates_are_sampled_uniformly_and_reproducibly(tmp_path):

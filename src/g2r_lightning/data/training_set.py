@@ -4,6 +4,9 @@ Of each context at most ``max_candidates`` candidates enter a step, a uniform sa
 may drop out). The random negatives are distinct responses drawn uniformly from the response set, one draw shared by
 the whole global batch, minus every *known* candidate of the batch's contexts, sampled or not (Kim et al. 2021; their
 code excludes the sampled ones only). Equal texts are one response, and never each other's negatives.
+
+Several processes share one step: each works on its own contexts, but in-batch negatives are the candidates of all the
+global batch's contexts, and every distinct response is encoded by one process alone.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from torch.utils.data import Dataset
 from g2r_lightning.data.batches import CandidateBatch
 from g2r_lightning.data.responses import ResponseSet
 from g2r_lightning.data.samplers import StepKey
+from g2r_lightning.data.sharing import share_out
 from g2r_lightning.data.tokens import TokenTable, pad
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import G2RError
@@ -50,7 +54,7 @@ class NegativeSampling:
 
     Args:
         random: distinct responses drawn from the response set for every step, shared by its contexts (reference: 512).
-        in_batch: whether the other contexts' candidates are negatives too (reference: no).
+        in_batch: whether the other contexts' candidates are negatives too, those of all processes (reference: no).
     """
 
     random: int = 512
@@ -115,9 +119,12 @@ class TrainingSet(Dataset[CandidateBatch]):
 
     def __getitem__(self, key: StepKey) -> CandidateBatch:
         """Return the batch of one step, as this process sees it."""
-        own = [self._sample(key.epoch, example) for example in key.local]
+        sampled = [self._sample(key.epoch, example) for example in key.examples]
+        own = sampled[key.rank :: key.world_size]
         negatives = self._draw_negatives(key)
-        columns = np.concatenate([_first_seen([self._rows[entries] for entries in own]), negatives])
+        step = np.concatenate([self._distinct(sampled), negatives])  # the same on every process
+        concerns_all = self.negatives.in_batch or key.world_size == 1
+        columns = step if concerns_all else np.concatenate([self._distinct(own), negatives])
         where = {int(row): column for column, row in enumerate(columns)}
         shape = (len(own), len(columns))
         candidates, positives = np.zeros(shape, bool), np.zeros(shape, bool)
@@ -134,11 +141,12 @@ class TrainingSet(Dataset[CandidateBatch]):
             for b, example in enumerate(key.local):
                 masked[b, [where[int(row)] for row in self._known(example) if int(row) in where]] = False
         context_ids, context_mask = pad([self.context_tokens[i] for i in key.local], self.pad_id)
-        response_ids, response_mask = pad([self.response_tokens[int(row)] for row in columns], self.pad_id)
+        rows, places = self._share(key, step, columns)
+        response_ids, response_mask = pad([self.response_tokens[int(row)] for row in rows], self.pad_id)
         return CandidateBatch(
             context_ids, context_mask, response_ids, response_mask,
             torch.from_numpy(positives), torch.from_numpy(candidates), torch.from_numpy(masked),
-            torch.from_numpy(teacher) if self.has_teacher else None, torch.tensor(key.local),
+            torch.from_numpy(teacher) if self.has_teacher else None, torch.tensor(key.local), places,
         )  # fmt: skip
 
     def _index(self, candidates: Sequence[Sequence[ScoredCandidate]], responses: ResponseSet) -> None:
@@ -173,6 +181,27 @@ class TrainingSet(Dataset[CandidateBatch]):
             return np.arange(start, stop)
         draw = np.random.default_rng([self.seed, CANDIDATE_DRAW, epoch, example])
         return np.sort(draw.choice(np.arange(start, stop), self.max_candidates, replace=False))
+
+    def _distinct(self, sampled: list[Rows]) -> Rows:
+        """Return the distinct responses of these entries in order of first appearance."""
+        return _first_seen([self._rows[entries] for entries in sampled])
+
+    def _share(self, key: StepKey, step: Rows, columns: Rows) -> tuple[Rows, torch.Tensor | None]:
+        """Choose what this process encodes.
+
+        Args:
+            key: of the step.
+            step: distinct responses of all processes, the same on each.
+            columns: those that concern this process's contexts.
+
+        Returns:
+            The responses to encode, and the place of each column's vector among the gathered ones.
+        """
+        if key.world_size == 1:
+            return columns, None
+        shares, places = share_out(np.array([len(self.response_tokens[int(row)]) for row in step]), key.world_size)
+        place = dict(zip(step.tolist(), places.tolist(), strict=True))
+        return step[shares[key.rank]], torch.tensor([place[row] for row in columns.tolist()])
 
     def _draw_negatives(self, key: StepKey) -> Rows:
         """Draw the step's shared random negatives: distinct rows of the response set, no known candidate among them."""

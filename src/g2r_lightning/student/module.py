@@ -1,4 +1,4 @@
-"""The student as a LightningModule: encode the step's texts once, one score matrix, one loss.
+"""The student as a LightningModule: encode the step's texts once, one score matrix, one loss; one process or several.
 
 This is the shell around the pure parts (encoder, text, loss): it logs, builds the optimiser, and refuses a checkpoint
 that was fitted under other settings than the configuration's. Retrieval metrics are callbacks' business.
@@ -21,6 +21,7 @@ from g2r_lightning.hub import position_limit
 from g2r_lightning.losses import G2RLoss
 from g2r_lightning.optimisation import Schedule
 from g2r_lightning.student.encoders import StudentEncoder
+from g2r_lightning.student.gathering import counts_a_process, gather_vectors, mean_over_processes
 from g2r_lightning.student.text import StudentText
 
 CHECKPOINT_KEY = "g2r_student"
@@ -54,7 +55,7 @@ class RetrievalStudent(LightningModule):
         self.schedule = schedule
 
     def training_step(self, batch: CandidateBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
-        """Return the loss of one step, and log every term of it, also those of weight 0.
+        """Return this process's part of the loss of one step, and log every term of the whole, also those of weight 0.
 
         Raises:
             ConfigError: the loss asks for teacher scores and there are none.
@@ -66,18 +67,31 @@ class RetrievalStudent(LightningModule):
                 "train on g2r_lightning.data.AugmentedDialogueDataModule with a store that `score` has filled, or set "
                 "alpha to 0"
             )
-        scores = self.encoder(batch.context_ids, batch.context_mask, batch.response_ids, batch.response_mask)
-        out = self.loss(scores, batch.positives, batch.negatives, batch.teacher_scores, batch.candidates)
-        if not torch.isfinite(out.total):
-            raise G2RError(f"the loss is {out.total.item()} in the step of the examples {self._names(batch.examples)}")
-        size = len(batch.examples)
-        self.log("train/loss", out.total, prog_bar=True, batch_size=size)
-        self.log("train/cross_entropy", out.cross_entropy, batch_size=size)
+        scores = self.scores(batch)
+        counts: tuple[Tensor, ...] = ()
+        if batch.places is not None:
+            counts = counts_a_process(batch.positives, batch.candidates, scores.dtype)
+        out = self.loss(scores, batch.positives, batch.negatives, batch.teacher_scores, batch.candidates, *counts)
+        terms = {"loss": out.total, "cross_entropy": out.cross_entropy}
         if batch.teacher_scores is not None:
-            self.log("train/score_transfer", out.score_transfer, batch_size=size)
-            self.log("train/kl", out.kl, batch_size=size)
-            self.log("train/teacher_entropy", out.teacher_entropy, batch_size=size)
+            terms |= {"score_transfer": out.score_transfer, "kl": out.kl, "teacher_entropy": out.teacher_entropy}
+        if batch.places is not None:
+            terms = mean_over_processes(terms)
+        if not torch.isfinite(terms["loss"]):  # the same on every process: one alone would leave the others waiting
+            loss = terms["loss"].item()
+            raise G2RError(f"the loss is {loss} in the step of the examples {self._names(batch.examples)}")
+        for name, value in terms.items():
+            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(batch.examples))
         return out.total
+
+    def scores(self, batch: CandidateBatch) -> Tensor:
+        """Return (B, U) float scores of this process's contexts with the step's responses, whoever encoded them."""
+        contexts = self.encoder.encode_contexts(batch.context_ids, batch.context_mask)
+        responses = self.encoder.encode_responses(batch.response_ids, batch.response_mask)
+        if batch.places is not None:
+            responses = gather_vectors(responses)[batch.places]
+        with torch.autocast(contexts.device.type, enabled=False):  # towers may run in bf16, scores never do
+            return self.encoder.score(contexts, responses)
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:  # noqa: ARG002
         """Return the encoded contexts, which the evaluation callback ranks."""
