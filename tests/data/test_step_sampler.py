@@ -45,6 +45,14 @@ def test_an_epoch_holds_every_example_once_and_ranks_share_each_batch(examples, 
     assert len(keys[0]) == len(StepSampler(examples, size, 1, 0, world, lengths))
 
 
+@pytest.mark.parametrize(("drop_short", "steps"), [(True, 3), (False, 4)])
+def test_a_last_step_may_have_fewer_examples_than_there_are_processes(drop_short, steps):
+    keys = [epoch_of(StepSampler(20, 2, 1, rank, 3, drop_short=drop_short)) for rank in range(3)]
+    assert [len(own) for own in keys] == [steps] * 3
+    assert len({example for key in keys[0] for example in key.examples}) == (18 if drop_short else 20)
+    assert [len(own[-1].local) for own in keys] == ([2, 2, 2] if drop_short else [1, 1, 0])
+
+
 @pytest.mark.parametrize("lengths", [None, np.arange(50) % 7])
 def test_shuffles_differ_by_epoch_and_seed_and_by_nothing_else(lengths):
     first = epoch_of(StepSampler(50, 4, seed=1, lengths=lengths), 0)

@@ -66,6 +66,8 @@ CASES = {
     "poly-first": Case(RANDOM, PolyEncoder, FIRST, 1.0, 5),
     "three-uneven": Case(BOTH, BiEncoder, {}, 0.3, 5, pool=14, contexts=7, world_size=3),
     "three-poly-uneven": Case(RANDOM, PolyEncoder, LEARNED, 0.3, 5, contexts=4, world_size=3),
+    "three-with-two-contexts": Case(RANDOM, BiEncoder, {"shared": False}, 0.3, 5, contexts=2, world_size=3),
+    "three-poly-in-batch-with-two-contexts": Case(IN_BATCH, PolyEncoder, LEARNED, 0.3, 5, contexts=2, world_size=3),
     "fewer-texts-than-processes": Case(
         IN_BATCH, BiEncoder, {"shared": False}, 0.3, 1, pool=2, contexts=6, world_size=3
     ),

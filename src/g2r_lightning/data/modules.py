@@ -232,17 +232,21 @@ class DialogueDataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Return the loader of whole training steps."""
         dataset = self.training_set
-        return self.training_loader(dataset, np.array([len(dataset.context_tokens[i]) for i in range(len(dataset))]))
+        lengths = np.array([len(dataset.context_tokens[i]) for i in range(len(dataset))])
+        return self.training_loader(dataset, lengths, drop_short=False)
 
-    def training_loader(self, dataset: Dataset[Any], lengths: npt.NDArray[np.int64]) -> ResumableLoader:
+    def training_loader(
+        self, dataset: Dataset[Any], lengths: npt.NDArray[np.int64], drop_short: bool = True
+    ) -> ResumableLoader:
         """Return a loader over the training examples that begins where a checkpoint stopped, if one was loaded.
 
         Args:
             dataset: makes the batch of a step key.
             lengths: (number of examples,) size of each, by which ``length_grouping`` batches them.
+            drop_short: see :class:`StepSampler`; false for a dataset that gives work to a process without an example.
         """
         grouped = lengths if self.length_grouping else None
-        sampler = StepSampler(len(lengths), self.batch_size, self.seed, *self._share(), grouped)
+        sampler = StepSampler(len(lengths), self.batch_size, self.seed, *self._share(), grouped, drop_short)
         self._train_loader = ResumableLoader(dataset, sampler, self.num_workers)
         if self._position is not None:
             self._train_loader.load_state_dict(self._position)

@@ -74,6 +74,7 @@ class StepSampler(Sampler[StepKey]):
         lengths: (n,) tokens of each example, or (n, 2) of what is padded apart, see :func:`by_size`; where given,
             batches hold examples of similar length, so that little padding is computed: pools of ``POOL`` shuffled
             batches are sorted, cut, and the batches shuffled again.
+        drop_short: leave out a last step that has fewer examples than there are processes.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class StepSampler(Sampler[StepKey]):
         rank: int = 0,
         world_size: int = 1,
         lengths: npt.NDArray[np.int64] | None = None,
+        drop_short: bool = True,
     ) -> None:
         self.num_examples = num_examples
         self.lengths = lengths
@@ -91,6 +93,7 @@ class StepSampler(Sampler[StepKey]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.fewest = world_size if drop_short else 1
         self.epoch = 0
         self._taken = (0, 0)
 
@@ -110,7 +113,7 @@ class StepSampler(Sampler[StepKey]):
 
     def __len__(self) -> int:
         whole, rest = divmod(self.num_examples, self.global_batch)
-        return whole + (rest >= self.world_size)  # a last step that leaves a process without work is dropped
+        return whole + (rest >= self.fewest)
 
     def __iter__(self) -> Iterator[StepKey]:
         batches = self._batches(np.random.default_rng([self.seed, self.epoch]))

@@ -6,7 +6,8 @@ the whole global batch, minus every *known* candidate of the batch's contexts, s
 code excludes the sampled ones only). Equal texts are one response, and never each other's negatives.
 
 Several processes share one step: each works on its own contexts, but in-batch negatives are the candidates of all the
-global batch's contexts, and every distinct response is encoded by one process alone.
+global batch's contexts, and every distinct response is encoded by one process alone. A process that has no context
+in an epoch's last step takes part with one that is in no mask: its share of the responses is needed.
 """
 
 from __future__ import annotations
@@ -123,10 +124,11 @@ class TrainingSet(Dataset[CandidateBatch]):
         own = sampled[key.rank :: key.world_size]
         negatives = self._draw_negatives(key)
         step = np.concatenate([self._distinct(sampled), negatives])  # the same on every process
-        concerns_all = self.negatives.in_batch or key.world_size == 1
+        concerns_all = self.negatives.in_batch or key.world_size == 1 or not own
         columns = step if concerns_all else np.concatenate([self._distinct(own), negatives])
         where = {int(row): column for column, row in enumerate(columns)}
-        shape = (len(own), len(columns))
+        local = key.local or key.examples[:1]
+        shape = (len(local), len(columns))
         candidates, positives = np.zeros(shape, bool), np.zeros(shape, bool)
         teacher = np.full(shape, np.nan, np.float32)
         for b, entries in enumerate(own):
@@ -135,18 +137,18 @@ class TrainingSet(Dataset[CandidateBatch]):
             positives[b, at] = self._positive[entries]
             teacher[b, at] = self._scores[entries]
         masked = np.zeros(shape, bool)
-        masked[:, len(columns) - len(negatives) :] = True
+        masked[: len(own), len(columns) - len(negatives) :] = True
         if self.negatives.in_batch:
-            masked[:, : len(columns) - len(negatives)] = True
+            masked[: len(own), : len(columns) - len(negatives)] = True
             for b, example in enumerate(key.local):
                 masked[b, [where[int(row)] for row in self._known(example) if int(row) in where]] = False
-        context_ids, context_mask = pad([self.context_tokens[i] for i in key.local], self.pad_id)
+        context_ids, context_mask = pad([self.context_tokens[i] for i in local], self.pad_id)
         rows, places = self._share(key, step, columns)
         response_ids, response_mask = pad([self.response_tokens[int(row)] for row in rows], self.pad_id)
         return CandidateBatch(
             context_ids, context_mask, response_ids, response_mask,
             torch.from_numpy(positives), torch.from_numpy(candidates), torch.from_numpy(masked),
-            torch.from_numpy(teacher) if self.has_teacher else None, torch.tensor(key.local), places,
+            torch.from_numpy(teacher) if self.has_teacher else None, torch.tensor(local), places,
         )  # fmt: skip
 
     def _index(self, candidates: Sequence[Sequence[ScoredCandidate]], responses: ResponseSet) -> None:
