@@ -12,6 +12,8 @@ W processes have each their own contexts, and encode each a share of the step's 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -26,10 +28,8 @@ def gather_vectors(vectors: Tensor) -> Tensor:
     Returns:
         (W * R, d) float.
     """
-    from torch.distributed.nn.functional import all_gather
-
-    gathered: tuple[Tensor, ...] = all_gather(vectors)  # type: ignore[no-untyped-call]
-    return torch.cat(gathered)
+    gathered: Tensor = _Gather.apply(vectors)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def counts_a_process(positives: Tensor, candidates: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -54,3 +54,22 @@ def mean_over_processes(values: dict[str, Tensor]) -> dict[str, Tensor]:
     means = torch.stack([value.detach() for value in values.values()])
     dist.all_reduce(means)
     return dict(zip(values, means / dist.get_world_size(), strict=True))
+
+
+class _Gather(torch.autograd.Function):
+    """All processes' rows; backwards the sum of what all of them ask of one's own.
+
+    torch 2.13 deprecates its own (``torch.distributed.nn.functional.all_gather``) for one in a private module.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
+        parts = [torch.empty_like(vectors, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, vectors.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
+        total = gradient.clone(memory_format=torch.contiguous_format)  # autograd's own tensor is not to be changed
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
