@@ -89,5 +89,5 @@ def test_the_record_tells_what_was_used(tmp_path: Path) -> None:
 
 
 def test_threads_below_one_are_refused() -> None:
-    with pytest.raises(ConfigError, match="machine.threads=0: at least 1"):
+    with pytest.raises(ConfigError, match=r"machine\.threads=0: at least 1"):
         MachineSettings(threads=0).apply()

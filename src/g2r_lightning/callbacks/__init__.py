@@ -1,4 +1,4 @@
-"""What happens around training: retrieval metrics and index every epoch, figures, throughput, predictions, random state."""
+"""What happens around training: retrieval metrics and index every epoch, figures, speed, predictions, random state."""
 
 from g2r_lightning.callbacks.evaluation import RetrievalEvaluation
 from g2r_lightning.callbacks.predictions import WritePredictions

@@ -45,16 +45,16 @@ class Throughput(Callback):
         encoder = pl_module.encoder
         self._parameters = (multiplied(encoder.context_tower), multiplied(encoder.response_tower))
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, so that the epoch's validation is not part of its first step."""
         self._last = time.perf_counter()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock anew after a validation within an epoch."""
         self._last = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ARG002
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:  # fmt: skip
         """Log the figures of the step that has ended, its batch's making included."""
         if not isinstance(pl_module, RetrievalStudent) or not isinstance(batch, CandidateBatch):
