@@ -165,6 +165,63 @@ class TestFullSetRanks:
         assert max(rows for rows, _ in seen) == 4
         assert max(columns for _, columns in seen) <= 64 + 4
 
+    @given(
+        data=st.data(),
+        dtype=st.sampled_from([torch.float32, torch.float64]),
+        block=st.integers(1, 70),
+        batch=st.integers(1, 12),
+        spread=st.sampled_from([1e-3, 1.0, 1e3]),
+    )
+    @settings(max_examples=60, deadline=None)
+    def test_equals_a_formula_in_float64(self, data, dtype, block, batch, spread):
+        """Random vectors of any size with equal ones among them, one comparison at a time in twice the precision."""
+        draw = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
+        contexts, responses = torch.randn(10, 6, generator=draw), torch.randn(60, 6, generator=draw)
+        responses[torch.randint(60, (20,), generator=draw)] = responses[torch.randint(60, (20,), generator=draw)]
+        gold = torch.randint(60, (10,), generator=draw)
+        contexts, responses = (spread * contexts).to(dtype), responses.to(dtype)
+        scores = contexts.double() @ responses.double().T
+        own = scores.gather(1, gold.unsqueeze(1))
+        edge = (scores - own).abs()
+        decided = (edge < 1e-6 * spread) | (edge > 1e-4 * spread + 2e-5 * own.abs())
+        expected = [literal_rank(row, g, [True] * 60) for row, g in zip(scores.tolist(), gold.tolist(), strict=True)]
+        ranks = full_set_ranks(dot, contexts, responses, gold, block_size=block, batch_size=batch)
+        sure = decided.all(dim=1)  # nobody else's rank is beyond doubt: the tolerance is relative to the score
+        sure &= own.squeeze(1).abs() > 0.1 * spread
+        assert ranks[sure].tolist() == torch.tensor(expected)[sure].tolist()
+
+    def test_a_block_wider_than_the_cache_is_counted_in_parts(self, monkeypatch):
+        contexts, responses, gold = random_problem()
+        expected = full_set_ranks(dot, contexts, responses, gold)
+        monkeypatch.setattr("g2r_lightning.metrics.ranking.IN_CACHE", 17)
+        monkeypatch.setattr("g2r_lightning.metrics.ranking.EXACT_IN_FLOAT32", 8)
+        assert torch.equal(full_set_ranks(dot, contexts, responses, gold), expected)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+    def test_scores_of_other_precisions(self, dtype):
+        contexts, responses, gold = (x.to(dtype) if x.is_floating_point() else x for x in random_problem())
+        expected = rank_of_gold(dot(contexts, responses), gold)
+        assert torch.equal(full_set_ranks(dot, contexts, responses, gold, block_size=9), expected)
+
+    def test_large_scores_are_finite_though_their_sum_is_not(self):
+        contexts, responses, gold = random_problem()
+        expected = rank_of_gold(dot(contexts, responses), gold)
+        factor = 2.0**123  # a product is at most 16 of these; forty of them overflow
+        assert torch.isinf((factor * dot(contexts, responses)).abs().sum(dim=1)).any()
+        assert torch.equal(full_set_ranks(dot, contexts * factor, responses, gold, block_size=64), expected)
+
+    @pytest.mark.parametrize("bad", [NAN, math.inf, -math.inf])
+    @pytest.mark.parametrize("column", [0, 17, 39])
+    def test_one_bad_score_is_found_wherever_it_stands(self, bad, column):
+        contexts, responses, gold = random_problem()
+
+        def broken(batch: Tensor, block: Tensor) -> Tensor:
+            hit = (batch == contexts[5]).all(dim=1).unsqueeze(1) & (block == responses[column]).all(dim=1)
+            return dot(batch, block).masked_fill(hit, bad)
+
+        with pytest.raises(G2RError, match=r"row \d: a score is NaN or infinite"):
+            full_set_ranks(broken, contexts, responses, gold, block_size=16, batch_size=4)
+
     def test_contexts_may_be_many_vectors(self):
         codes = torch.randint(-3, 4, (6, 3, 4), generator=torch.Generator().manual_seed(1)).float()
         _, responses, _ = random_problem()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,12 @@ from g2r_lightning.errors import G2RError
 
 TIE_TOLERANCE = 1e-5
 """Relative difference up to which two scores tie: well above float32 rounding, well below what a student can tell."""
+
+IN_CACHE = 1 << 17
+"""Scores compared at a time on a CPU: half a megabyte, so that they are counted before they leave the second cache."""
+
+EXACT_IN_FLOAT32 = 1 << 24
+"""Up to this number float32 counts one by one."""
 
 ScoreBlock = Callable[[Tensor, Tensor], Tensor]
 """``(contexts (B, ...), responses (n, d)) -> scores (B, n)``, each score a function of its own pair alone."""
@@ -81,8 +88,12 @@ def full_set_ranks(
     whatever the block and the batch; only a response on the very edge of the tolerance can fall on either side of it.
     Let ``score_block`` return float32: in half precision many more scores are equal, and count as ties.
 
+    Nearly all the time is the products': each block is copied once for all contexts (into the memory in which the gold
+    ones join it), and a score is read three times more, in the cache: summed, compared, counted.
+
     Args:
-        score_block: the student's scoring, see :data:`ScoreBlock`.
+        score_block: the student's scoring, see :data:`ScoreBlock`; its result may not share memory with what it is
+            given, which is used again.
         contexts: (B, ...) float — encoded contexts, whatever ``score_block`` takes.
         responses: (U, d) float — encoded responses with distinct texts, the gold ones among them.
         gold: (B,) int64 — row of each context's gold response, which is not compared with itself.
@@ -104,37 +115,93 @@ def full_set_ranks(
         raise ValueError(f"contexts, responses, gold have shapes {shapes}; expected (B, ...), (U, d), (B,)")
     _check_gold(gold, len(responses))
     ranks, finite = torch.ones_like(gold), torch.ones_like(gold, dtype=torch.bool)
-    for first in range(0, len(gold), batch_size):
-        rows = slice(first, first + batch_size)
-        for start in range(0, len(responses), block_size):
-            block = responses[start : start + block_size]
-            ahead, whole = _ahead_in_block(score_block, contexts[rows], block, responses, gold[rows], start, tolerance)
-            ranks[rows] += ahead
-            finite[rows] &= whole
+    batches = [_Batch.of(contexts, responses, gold, first, batch_size) for first in range(0, len(gold), batch_size)]
+    lead = max((len(batch.gold_vectors) for batch in batches), default=0)
+    product = responses.new_empty(lead + min(block_size, len(responses)), responses.shape[1])
+    for start in range(0, len(responses), block_size):
+        block = responses[start : start + block_size]
+        product[lead : lead + len(block)] = block
+        for batch in batches:
+            first_gold = lead - len(batch.gold_vectors)
+            product[first_gold:lead] = batch.gold_vectors
+            scores = score_block(batch.contexts, product[first_gold : lead + len(block)])
+            ranks[batch.rows] += batch.ahead(scores, start, len(block), tolerance)
+            finite[batch.rows] &= _finite_rows(scores)
     _check_finite(finite)
     return ranks
 
 
-def _ahead_in_block(
-    score_block: ScoreBlock,
-    contexts: Tensor,
-    block: Tensor,
-    responses: Tensor,
-    gold: Tensor,
-    start: int,
-    tolerance: float,
-) -> tuple[Tensor, Tensor]:
-    """Count the block's responses ahead of each gold one (b,), and tell which rows have finite scores only (b,)."""
-    distinct, column = torch.unique(gold, return_inverse=True)
-    scores = score_block(contexts, torch.cat([responses[distinct], block]))
-    if scores.shape != (len(gold), len(distinct) + len(block)):
-        expected = (len(gold), len(distinct) + len(block))
-        raise ValueError(f"score_block returned shape {tuple(scores.shape)}; expected {expected}")
-    rows = torch.arange(len(gold), device=gold.device)
-    ahead = scores[:, len(distinct) :] >= _tie_bound(scores[rows, column], tolerance).unsqueeze(1)
-    inside = (gold >= start) & (gold < start + len(block))
-    ahead[rows[inside], gold[inside] - start] = False
-    return ahead.sum(dim=1), torch.isfinite(scores).all(dim=1)
+class _Batch(NamedTuple):
+    """Some contexts, and their gold responses: each distinct one once.
+
+    Args:
+        rows: where these contexts stand among all.
+        contexts: (b, ...) float.
+        gold: (b,) int64, rows of the gold responses among all.
+        gold_vectors: (g, d) float, the distinct ones.
+        column: (b,) int64, which of them is whose.
+    """
+
+    rows: slice
+    contexts: Tensor
+    gold: Tensor
+    gold_vectors: Tensor
+    column: Tensor
+
+    @classmethod
+    def of(cls, contexts: Tensor, responses: Tensor, gold: Tensor, first: int, size: int) -> _Batch:
+        """Take ``size`` contexts from the ``first`` on."""
+        rows = slice(first, first + size)
+        distinct, column = torch.unique(gold[rows], return_inverse=True)
+        return cls(rows, contexts[rows], gold[rows], responses[distinct], column)
+
+    def ahead(self, scores: Tensor, start: int, length: int, tolerance: float) -> Tensor:
+        """Count the responses of a block that are not below each gold one: (b,) int64.
+
+        Args:
+            scores: (b, g + length) float, the gold responses first.
+            start: row of the block's first response.
+            length: of the block.
+            tolerance: see :func:`full_set_ranks`.
+        """
+        count = len(self.gold_vectors)
+        if scores.shape != (len(self.gold), count + length):
+            expected = (len(self.gold), count + length)
+            raise ValueError(f"score_block returned shape {tuple(scores.shape)}; expected {expected}")
+        bound = _tie_bound(scores.gather(1, self.column.unsqueeze(1)), tolerance)
+        inside = ((self.gold >= start) & (self.gold < start + length)).nonzero().squeeze(1)
+        found = _count_at_least(scores[:, count:], bound)
+        own = scores[inside, count + self.gold[inside] - start] >= bound[inside].squeeze(1)
+        found[inside] -= own.to(found.dtype)
+        return found
+
+
+def _count_at_least(scores: Tensor, bound: Tensor) -> Tensor:
+    """Count the scores (b, n) of each row that reach its bound (b, 1): (b,) int64.
+
+    Ones and zeros are added in float32, several times faster than booleans are counted, and exactly so up to 2**24.
+    """
+    counts = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+    reached = torch.empty(0, dtype=torch.float32, device=scores.device)
+    rows = max(IN_CACHE // max(scores.shape[1], 1), 1) if scores.device.type == "cpu" else len(scores)
+    for first in range(0, len(scores), rows):
+        for columns in torch.split(scores[first : first + rows], EXACT_IN_FLOAT32, dim=1):
+            reached.resize_(columns.shape)
+            torch.ge(columns, bound[first : first + rows], out=reached)
+            counts[first : first + rows] += reached.sum(dim=1).to(torch.int64)
+    return counts
+
+
+def _finite_rows(scores: Tensor) -> Tensor:
+    """Tell which rows (b, n) hold finite scores only: (b,) bool.
+
+    A sum is finite where all its terms are; the other way round a large sum may overflow, so those rows are looked at.
+    """
+    finite = torch.isfinite(scores.sum(dim=1, dtype=torch.promote_types(scores.dtype, torch.float32)))
+    doubtful = (~finite).nonzero().squeeze(1)
+    if len(doubtful):
+        finite[doubtful] = torch.isfinite(scores[doubtful]).all(dim=1)
+    return finite
 
 
 def hits(ranks: Tensor, k: int) -> Tensor:

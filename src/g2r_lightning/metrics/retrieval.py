@@ -24,6 +24,7 @@ class RetrievalMetrics(Metric):
         hits_at: the k of hits@k/N.
         recall_at: the k of recall@k.
         max_candidates: longest candidate list; the state holds the square of it.
+        sync: sum the counts of all processes in :meth:`compute`; not where every process has counted all examples.
 
     Raises:
         ValueError: a k or ``max_candidates`` is below 1.
@@ -43,8 +44,9 @@ class RetrievalMetrics(Metric):
         hits_at: tuple[int, ...] = (1,),
         recall_at: tuple[int, ...] = (1, 10, 100),
         max_candidates: int = 128,
+        sync: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=sync)
         if min((max_candidates, *hits_at, *recall_at)) < 1:
             raise ValueError(f"hits_at={hits_at}, recall_at={recall_at}, max_candidates={max_candidates}: 1 or more")
         self.hits_at, self.recall_at, self.max_candidates = tuple(hits_at), tuple(recall_at), max_candidates
