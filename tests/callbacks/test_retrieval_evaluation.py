@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from g2r_lightning.callbacks.ranked_set import RankedSet
+from g2r_lightning.callbacks.evaluation import shares_by_length
+from g2r_lightning.callbacks.ranked_set import RankedSet, Ranks
 from g2r_lightning.data import ResponseSet
 from g2r_lightning.data.evaluation_set import EvaluationSet
 from g2r_lightning.data.tokens import token_table
@@ -139,6 +146,45 @@ def test_the_batch_size_of_an_evaluation_changes_nothing(fitted, first, poly, tm
         assert all(table.equals(other) for table, other in zip(tables, found[0][1], strict=True))
 
 
+@pytest.mark.parametrize("kind", ["bi", "poly"])
+def test_two_processes_find_what_one_finds(fitted, first, poly, tmp_path, kind):
+    """Each process encodes its share of the responses and ranks its share of the contexts."""
+    flags = [] if kind == "bi" else [*POLY, f"--alias.folder={poly.parents[1]}", "--data.drop_leaks=false"]
+    flags += [f"--ckpt_path={at_step(first if kind == 'bi' else poly, 6)}", "--data.evaluation_batch_size=5"]
+    assert run("test", fitted, f"--run.root={tmp_path}/one", *flags) == 0
+    words = [sys.executable, "-m", "g2r_lightning", "test", "-c", str(fitted), f"--run.root={tmp_path}/two", *flags]
+    words += ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    one, two = (results(tmp_path / each / "first", "test") for each in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all(two[key] == pytest.approx(value, abs=1e-9) for key, value in one.items())
+    for name in ("one", "two"):
+        tables = [pq.read_table(tmp_path / f"{each}/first/examples/test-{name}.parquet") for each in ("one", "two")]
+        assert tables[0].drop_columns("reply_score").equals(tables[1].drop_columns("reply_score"))
+
+
+@given(lengths=st.lists(st.integers(1, 40), max_size=50), count=st.integers(1, 5))
+def test_responses_are_dealt_out_evenly(lengths, count):
+    shares = shares_by_length(np.array(lengths, np.int64), count)
+    assert sorted(row for share in shares for row in share.tolist()) == list(range(len(lengths)))
+    assert len(shares[0]) - len(shares[-1]) <= 1
+    sums = [sum(lengths[row] for row in share) for share in shares]
+    assert max(sums) - min(sums) <= max(lengths, default=0)
+
+
+def test_ranks_are_in_the_order_of_the_set_and_count_an_example_once():
+    def part(*examples: int) -> Ranks:
+        column = torch.tensor(examples)
+        return Ranks(column, column + 1, column + 2, column + 3, column.unsqueeze(1), column.unsqueeze(1).float())
+
+    joined = Ranks.joined([part(4, 1), Ranks.none(), part(0, 4), part(3)])
+    assert joined.examples.tolist() == [0, 1, 3, 4]
+    assert joined.full_ranks.tolist() == [3, 4, 6, 7]
+    assert len(Ranks.joined([]).examples) == 0
+
+
 def test_a_student_that_scores_everything_alike_gets_no_hit(fitted, first, tmp_path):
     """Ties never count for the model: a collapsed student would else have hits@1 of 1."""
     state = torch.load(at_step(first), weights_only=True)
@@ -175,10 +221,11 @@ def test_negative_scores_are_scores_like_others(tmp_path, shift):
     for start in (0, 10, 20):
         ranked.add(contexts[start : start + 10], torch.arange(start, min(start + 10, 25)))
     products = (contexts @ vectors.T).tolist()
-    for one in ranked.ranked:
-        own = products[one.example]
-        assert one.full_rank == 1 + sum(value > own[one.example] for value in own)
-    assert [one.example for one in ranked.ranked] == list(range(25))
+    found = ranked.ranked
+    assert found.examples.tolist() == list(range(25))
+    for example, full_rank in enumerate(found.full_ranks.tolist()):
+        own = products[example]
+        assert full_rank == 1 + sum(value > own[example] for value in own)
     figures = ranked.figures(intervals=True)
     assert figures["recall_at_1"] == sum(max(own) == own[i] for i, own in enumerate(products)) / 25
     assert 0 <= figures["recall_at_10_low"] <= figures["recall_at_10"] <= figures["recall_at_10_high"] <= 1

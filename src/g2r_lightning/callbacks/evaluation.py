@@ -7,29 +7,30 @@ is logged as ``<stage>/<set>/<figure>``, with ``all`` for the sets together, and
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from g2r_lightning.callbacks.ranked_set import RankedSet, reply_figures
+from g2r_lightning.callbacks.ranked_set import RankedSet, Ranks, reply_figures
 from g2r_lightning.data.batches import EvaluationBatch
 from g2r_lightning.data.modules import DialogueDataModule
 from g2r_lightning.data.tokens import response_table
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.index import ResponseIndex, encode_rows
+from g2r_lightning.index import ResponseIndex, encode_rows, weights_hash
 from g2r_lightning.paths import atomic_path
-from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.module import RetrievalStudent
 
 TOGETHER = "all"
+ROWS_SENT = 65_536  # vectors that one process sends at a time
 
 
 class RetrievalEvaluation(Callback):
@@ -113,7 +114,7 @@ class RetrievalEvaluation(Callback):
         sets, self._sets = self._sets, []
         if trainer.world_size > 1:
             _gather(sets)
-        if not any(one.ranked for one in sets):
+        if not any(len(one.ranked.examples) for one in sets):
             return
         figures = all_figures(sets, intervals=stage == "test")
         pl_module.log_dict({f"{stage}/{key}": value for key, value in figures.items()}, rank_zero_only=False)
@@ -153,30 +154,59 @@ def parts(trainer: Trainer, pl_module: LightningModule) -> tuple[RetrievalStuden
 def encode_texts(
     trainer: Trainer, student: RetrievalStudent, data: DialogueDataModule, texts: list[str], progress: bool
 ) -> Tensor:
-    """Return (len(texts), d) vectors of responses, on the CPU."""
+    """Return (len(texts), d) vectors of responses, on the CPU of every process; each has encoded its share of them.
+
+    All processes of the trainer have to call this, with the same texts.
+    """
     table = response_table(student.text, texts, data.cache_dir)
+    lengths = np.array([len(table[row]) for row in range(len(table))], np.int64)
+    shares = shares_by_length(lengths, trainer.world_size)
+    own = shares[trainer.global_rank]
     training = student.training
     student.eval()
-    bar = tqdm(total=len(table), desc="encoding responses", unit="response", disable=not progress, leave=False)
+    hidden = not progress or not trainer.is_global_zero
+    bar = tqdm(total=len(own), desc="encoding responses", unit="response", disable=hidden, leave=False)
     with bar, trainer.precision_plugin.forward_context():
-        rows = [table[row] for row in range(len(table))]
         vectors = encode_rows(
             student.encoder.encode_responses,
-            rows,
+            [table[row] for row in own],
             student.text.pad_id,
             student.device,
             lambda done: _advance(bar, done),
         )
     student.train(training)
+    if trainer.world_size == 1:
+        return vectors[torch.from_numpy(np.argsort(own))] if len(own) else vectors
+    return _gathered(trainer, vectors, student.encoder.dimension, shares)
+
+
+def shares_by_length(lengths: npt.NDArray[np.int64], count: int) -> list[npt.NDArray[np.int64]]:
+    """Deal rows out to ``count`` processes, the longest first, so that all have as much to do.
+
+    Returns:
+        The rows of each process; their numbers differ by one at most.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    return [order[rank::count] for rank in range(count)]
+
+
+def _gathered(trainer: Trainer, own: Tensor, dimension: int, shares: list[npt.NDArray[np.int64]]) -> Tensor:
+    """Return all vectors in the order of the texts, given those of each process's share; some at a time on the device.
+
+    The first process has the largest share, so that the others send a row of zeros with their last ones.
+    """
+    count, most = sum(map(len, shares)), len(shares[0])
+    vectors = torch.empty(count, dimension)
+    padded = torch.zeros(most, dimension)
+    if len(own):
+        padded[: len(own)] = own
+    for start in range(0, most, ROWS_SENT):
+        sent = padded[start : start + ROWS_SENT].to(trainer.strategy.root_device)  # the student may have left it
+        parts: Any = trainer.strategy.all_gather(sent)
+        for rank, share in enumerate(shares):
+            rows = torch.from_numpy(share[start : start + ROWS_SENT])
+            vectors[rows] = parts[rank, : len(rows)].cpu()
     return vectors
-
-
-def weights_hash(encoder: StudentEncoder) -> str:
-    """Return a hash of every parameter's bytes: which weights made a vector."""
-    digest = hashlib.blake2b(digest_size=16)
-    for parameter in encoder.parameters():
-        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def build_index(
@@ -201,30 +231,25 @@ def all_figures(sets: list[RankedSet], intervals: bool) -> dict[str, float]:
         figures |= {f"{one.dataset.name}/{key}": value for key, value in one.figures(intervals).items()}
     whole = sets[0].metrics()
     for one in sets[1:]:
-        _add(whole, one)
-    replies = [r.replies[0] for one in sets for r in one.ranked]
+        one.count(whole)
+    replies = [row for one in sets for row in one.best_replies()]
     together = {**{k: float(v) for k, v in whole.compute().items()}, **reply_figures(sets[0].index, replies)}
     return figures | {f"{TOGETHER}/{key}": value for key, value in together.items()}
 
 
 def sample_text(one: RankedSet, count: int) -> str:
     """Return some contexts of a set with their best replies, as Markdown."""
-    step = max(len(one.ranked) // max(count, 1), 1)
+    ranked = one.ranked
+    step = max(len(ranked.examples) // max(count, 1), 1)
     blocks = []
-    for ranked in one.ranked[::step][:count]:
-        example = one.dataset.examples[ranked.example]
+    for place in range(0, len(ranked.examples), step)[:count]:
+        example = one.dataset.examples[int(ranked.examples[place])]
         lines = [f"> {turn}" for turn in example.context[-3:]]
         lines += [f"human: {example.response}  "]
-        for row, score in list(zip(ranked.replies, ranked.scores, strict=True))[:3]:
-            lines.append(f"{score:.2f} *{one.index.sources[row]}*: {one.index.texts[row]}  ")
+        best = zip(ranked.replies[place, :3].tolist(), ranked.scores[place, :3].tolist(), strict=True)
+        lines += [f"{score:.2f} *{one.index.sources[row]}*: {one.index.texts[row]}  " for row, score in best]
         blocks.append("\n".join(lines))
     return "\n\n---\n\n".join(blocks)
-
-
-def _add(whole: Any, one: RankedSet) -> None:
-    rows = torch.tensor([[r.list_rank, r.list_size, r.full_rank] for r in one.ranked])
-    if len(rows):
-        whole.update(rows[:, 0], rows[:, 1], rows[:, 2])
 
 
 def _advance(bar: Any, done: int) -> None:
@@ -244,5 +269,4 @@ def _gather(sets: list[RankedSet]) -> None:
     for one in sets:
         parts_of_all: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(parts_of_all, one.ranked)
-        merged = {ranked.example: ranked for part in parts_of_all for ranked in part}
-        one.ranked = [merged[key] for key in sorted(merged)]
+        one.ranked = Ranks.joined(parts_of_all)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -18,27 +19,46 @@ from g2r_lightning.metrics import reply_diversity as diversity
 from g2r_lightning.paths import atomic_path
 
 REPLIES = 10
+CONTEXTS_AT_ONCE = 256
+"""Contexts ranked among the whole set together: each time, all of its vectors come from memory once."""
 
 
-@dataclass(frozen=True)
-class RankedExample:
-    """What the student makes of one example.
+class Ranks(NamedTuple):
+    """What the student makes of n examples.
 
     Args:
-        example: its index in the set.
-        list_rank: one-based rank of the human response in its candidate list.
-        list_size: length of that list.
-        full_rank: one-based rank in response set and the set's responses.
-        replies: rows of the best replies in the response set, best first.
-        scores: their scores.
+        examples: (n,) int64, their indices in the set.
+        list_ranks: (n,) int64, one-based rank of the human response in its candidate list.
+        list_sizes: (n,) int64, length of that list.
+        full_ranks: (n,) int64, one-based rank in response set and the set's responses.
+        replies: (n, k) int64, rows of the best replies in the response set, best first.
+        scores: (n, k) float32, their scores.
     """
 
-    example: int
-    list_rank: int
-    list_size: int
-    full_rank: int
-    replies: tuple[int, ...]
-    scores: tuple[float, ...]
+    examples: Tensor
+    list_ranks: Tensor
+    list_sizes: Tensor
+    full_ranks: Tensor
+    replies: Tensor
+    scores: Tensor
+
+    @classmethod
+    def none(cls) -> Ranks:
+        """Return the ranks of no example."""
+        empty = torch.zeros(0, dtype=torch.int64)
+        return cls(empty, empty, empty, empty, empty.view(0, 0), torch.zeros(0, 0))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Ranks]) -> Ranks:
+        """Return several as one, in the order of the set; an example that comes twice stands there once."""
+        given = [part for part in parts if len(part.examples)]
+        if not given:
+            return cls.none()
+        columns = [torch.cat(column) for column in zip(*given, strict=True)]
+        order = torch.argsort(columns[0], stable=True)
+        ordered = columns[0][order]
+        order = order[torch.cat([torch.tensor([True]), ordered[1:] != ordered[:-1]])]
+        return cls(*(column[order] for column in columns))
 
 
 @dataclass
@@ -56,11 +76,12 @@ class RankedSet:
     index: ResponseIndex
     vectors: Tensor
     score: ScoreBlock
-    ranked: list[RankedExample] = field(default_factory=list)
+    _done: list[Ranks] = field(default_factory=list)
+    _waiting: list[tuple[Tensor, ...]] = field(default_factory=list)
 
     @torch.inference_mode()
     def add(self, contexts: Tensor, examples: Tensor) -> None:
-        """Rank a batch.
+        """Rank a batch: in its lists now, among the whole set when enough contexts have come together.
 
         Args:
             contexts: (B, ...) float, encoded contexts.
@@ -71,20 +92,53 @@ class RankedSet:
         distinct, column = torch.unique(choices, return_inverse=True)
         among = self.score(contexts, self.vectors[distinct]).gather(1, column)
         list_ranks = rank_of_gold(among, torch.zeros(len(examples), dtype=torch.int64), valid)
+        self._waiting.append((contexts, examples, list_ranks, valid.sum(dim=1)))
+        if sum(len(waiting[1]) for waiting in self._waiting) >= CONTEXTS_AT_ONCE:
+            self._search()
+
+    @torch.inference_mode()
+    def _search(self) -> None:
+        """Rank the waiting contexts among the whole set, and find their replies."""
+        if not self._waiting:
+            return
+        contexts, examples, list_ranks, sizes = (torch.cat(column) for column in zip(*self._waiting, strict=True))
+        self._waiting = []
         searched = self.vectors[: self.dataset.num_searched]
         full_ranks = full_set_ranks(self.score, contexts, searched, self.dataset.gold[examples])
         scores, rows = self.index.search(contexts, REPLIES, self.score)
-        columns = (examples, list_ranks, valid.sum(dim=1), full_ranks, rows, scores)
-        for example, rank, size, full, best, best_scores in zip(*(c.tolist() for c in columns), strict=True):
-            self.ranked.append(RankedExample(example, rank, size, full, tuple(best), tuple(best_scores)))
+        self._done.append(Ranks(examples, list_ranks, sizes, full_ranks, rows, scores))
+
+    @property
+    def ranked(self) -> Ranks:
+        """All examples that were added, in the order of the set."""
+        self._search()
+        if len(self._done) != 1:
+            self._done = [Ranks.joined(self._done)]
+        return self._done[0]
+
+    @ranked.setter
+    def ranked(self, ranks: Ranks) -> None:
+        self._done = [ranks]
 
     def metrics(self) -> RetrievalMetrics:
-        """Return the counted ranks, to be computed or added up over sets."""
-        counted = RetrievalMetrics(max_candidates=max(self.dataset.valid_choices.shape[1], 1))
-        ranks = torch.tensor([[r.list_rank, r.list_size, r.full_rank] for r in self.ranked])
-        if len(ranks):
-            counted.update(ranks[:, 0], ranks[:, 1], ranks[:, 2])
+        """Return the counted ranks, to be computed or added up over sets.
+
+        They are not summed over processes: what was ranked elsewhere has been gathered into ``ranked`` by then.
+        """
+        counted = RetrievalMetrics(max_candidates=max(self.dataset.valid_choices.shape[1], 1), sync=False)
+        self.count(counted)
         return counted
+
+    def count(self, metrics: RetrievalMetrics) -> None:
+        """Add this set's ranks to figures over several sets."""
+        ranked = self.ranked
+        if len(ranked.examples):
+            metrics.update(ranked.list_ranks, ranked.list_sizes, ranked.full_ranks)
+
+    def best_replies(self) -> list[int]:
+        """Return the row of each example's best reply in the response set."""
+        best: list[int] = self.ranked.replies[:, :1].flatten().tolist()
+        return best
 
     def figures(self, intervals: bool) -> dict[str, float]:
         """Return the flat figures of the set.
@@ -94,37 +148,38 @@ class RankedSet:
         """
         return {
             **{key: float(value) for key, value in self.metrics().compute().items()},
-            **reply_figures(self.index, [r.replies[0] for r in self.ranked]),
+            **reply_figures(self.index, self.best_replies()),
             **(self._intervals() if intervals else {}),
         }
 
     def _intervals(self) -> dict[str, float]:
-        clusters = [self.dataset.examples[r.example].dialogue_id for r in self.ranked]
-        values: dict[str, list[float]] = {"recall_at_10": [float(r.full_rank <= 10) for r in self.ranked]}
-        sizes = {r.list_size for r in self.ranked}
+        ranked = self.ranked
+        clusters = [self.dataset.examples[example].dialogue_id for example in ranked.examples.tolist()]
+        values = {"recall_at_10": ranked.full_ranks <= 10}
+        sizes = torch.unique(ranked.list_sizes).tolist()
         if len(sizes) == 1:
-            values[f"hits_at_1_of_{sizes.pop()}"] = [float(r.list_rank == 1) for r in self.ranked]
+            values[f"hits_at_1_of_{sizes[0]}"] = ranked.list_ranks == 1
         found: dict[str, float] = {}
         for key, column in values.items():
-            interval = cluster_bootstrap(column, clusters)
+            interval = cluster_bootstrap(column.double().numpy(), clusters)
             if len(set(clusters)) > 1:  # one dialogue tells nothing of the spread
                 found |= {f"{key}_low": interval.low, f"{key}_high": interval.high}
         return found
 
     def write(self, path: Path) -> None:
         """Write one row an example: context, human response, ranks, the best reply, its score and source."""
-        examples = [self.dataset.examples[r.example] for r in self.ranked]
-        best = [r.replies[0] for r in self.ranked]
+        ranked, best = self.ranked, self.best_replies()
+        examples = [self.dataset.examples[example] for example in ranked.examples.tolist()]
         columns = {
             "example_id": [e.id for e in examples],
             "dialogue_id": [e.dialogue_id for e in examples],
             "context": [list(e.context) for e in examples],
             "response": [e.response for e in examples],
-            "list_rank": np.array([r.list_rank for r in self.ranked], np.int32),
-            "list_size": np.array([r.list_size for r in self.ranked], np.int32),
-            "full_rank": np.array([r.full_rank for r in self.ranked], np.int32),
+            "list_rank": ranked.list_ranks.int().numpy(),
+            "list_size": ranked.list_sizes.int().numpy(),
+            "full_rank": ranked.full_ranks.int().numpy(),
             "reply": [self.index.texts[row] for row in best],
-            "reply_score": np.array([r.scores[0] for r in self.ranked], np.float32),
+            "reply_score": ranked.scores[:, 0].numpy(),
             "reply_source": [self.index.sources[row] for row in best],
         }
         with atomic_path(path) as temporary:

@@ -25,4 +25,6 @@ def write_index(
         "checkpoint": checkpoint.name if checkpoint else None,
         "checkpoint_sha256": file_hash(checkpoint) if checkpoint else None,
     }
-    save_index(run.folder / "index", index, student.encoder, student.text, facts)
+    if trainer.is_global_zero:  # every process has encoded its share; one writes
+        save_index(run.folder / "index", index, student.encoder, student.text, facts)
+    trainer.strategy.barrier()

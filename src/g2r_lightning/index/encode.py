@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from g2r_lightning.data.tokens import TokenIds, pad
 
@@ -49,3 +50,11 @@ def encode_rows(
         if report is not None:
             report(len(chosen))
     return torch.empty(0, 0) if vectors is None else vectors
+
+
+def weights_hash(encoder: nn.Module) -> str:
+    """Return a hash of every parameter's bytes: which weights made a vector."""
+    digest = hashlib.blake2b(digest_size=16)
+    for parameter in encoder.parameters():
+        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
