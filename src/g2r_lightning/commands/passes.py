@@ -1,19 +1,23 @@
-"""What the passes of a teacher have in common: the trainer that shares them out, and who may score."""
+"""What the passes over shards have in common: the trainer that shares them out, and which teacher may score."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch import Trainer
 
 from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
+from g2r_lightning.data.shard_pass import ShardPass
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.store import ShardWriter
+from g2r_lightning.store import CandidateRow, ScoreRow, ShardWriter
 from g2r_lightning.teacher import Prior, Teacher
 from g2r_lightning.teacher.generator import Generator
-from g2r_lightning.teacher.shards import MakeShard, ShardPass
+from g2r_lightning.teacher.shards import Progress
 
+Rows = Sequence[CandidateRow] | Sequence[ScoreRow]
+MakeShard = Callable[[int], tuple[Rows, dict[str, Any]]]
 PLACES = ("accelerator", "devices", "num_nodes", "strategy")
 
 
@@ -39,10 +43,10 @@ def prior_name(settings: ScoringSettings, prior: Prior | None) -> str | None:
     return f"{settings.prior}, seed {settings.seed}" if settings.prior.startswith("contexts") else settings.prior
 
 
-def pass_trainer(cli: ExperimentCLI) -> Trainer:
-    """Return a trainer that has nothing of the experiment's but the devices it runs on."""
+def pass_trainer(cli: ExperimentCLI, *more: str) -> Trainer:
+    """Return a trainer that has nothing of the experiment's but the devices it runs on, and what ``more`` names."""
     settings = cli.build("trainer")
-    chosen = {name: settings[name] for name in PLACES if settings.get(name) is not None}
+    chosen = {name: settings[name] for name in (*PLACES, *more) if settings.get(name) is not None}
     return Trainer(
         **chosen,
         logger=False,
@@ -57,15 +61,32 @@ def pass_trainer(cli: ExperimentCLI) -> Trainer:
 def run_pass(
     cli: ExperimentCLI, generator: Generator, writer: ShardWriter[Any], make: MakeShard, what: str, rounds: int = 1
 ) -> bool:
-    """Run a pass, and return whether this process is the one that finishes the folder.
+    """Run a teacher's pass, and return whether this process is the one that finishes the folder.
+
+    Args:
+        cli: the experiment.
+        generator: the teacher; its model moves to the process's device.
+        writer: of the folder.
+        make: shard number -> its rows, and what is to be noted of them.
+        what: names the pass in the progress bar, ``generating``.
+        rounds: how often the teacher goes over each context.
 
     Raises:
         G2RError: the folder holds something else, or another process is writing into it.
     """
+
+    def write(index: int) -> None:
+        writer.write(index, *make(index))
+
+    def watch(bar: Any) -> None:
+        generator.progress = Progress(bar, rounds)
+
     trainer = pass_trainer(cli)
+    model = generator.model if isinstance(generator, Teacher) else None
     with ExitStack() as held:
         try:
-            trainer.predict(ShardPass(generator, writer, make, what, rounds, held), return_predictions=False)
+            shard_pass = ShardPass(writer, write, what, "contexts", watch, model, held)
+            trainer.predict(shard_pass, return_predictions=False)
         except BaseException:
             if trainer.world_size == 1:  # another process may be about to write a shard
                 writer.forget()

@@ -188,15 +188,17 @@ def load_manifest(path: Path, kind: type[M]) -> M:
         raise StoreError(f"{path}: damaged ({error}); make the store again") from error
 
 
-def differences(store: Mapping[str, Any], experiment: Mapping[str, Any]) -> list[str]:
-    """Return one line for each setting that differs, nested keys joined by dots.
+def differences(
+    store: Mapping[str, Any], experiment: Mapping[str, Any], there: str = "store", here: str = "this experiment"
+) -> list[str]:
+    """Return one line for each setting that differs, nested keys joined by dots; ``there`` and ``here`` name the two.
 
     >>> differences({"sampling": {"top_p": 0.9, "m": 5}}, {"sampling": {"top_p": 0.8, "m": 5}})
     ['sampling.top_p: store has 0.9, this experiment has 0.8']
     """
     held, wanted = _flat(store), _flat(experiment)
     return [
-        f"{key}: store has {_shown(held, key)}, this experiment has {_shown(wanted, key)}"
+        f"{key}: {there} has {_shown(held, key)}, {here} has {_shown(wanted, key)}"
         for key in dict.fromkeys((*held, *wanted))
         if (key in held, held.get(key)) != (key in wanted, wanted.get(key))
     ]

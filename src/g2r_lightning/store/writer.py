@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 from g2r_lightning.errors import StoreError
 from g2r_lightning.paths import atomic_path
 from g2r_lightning.store.hashing import file_hash, order_hash
-from g2r_lightning.store.json_file import read_json, write_json
-from g2r_lightning.store.manifest import MANIFEST, PLAN, M, Shard, differences, load_manifest
+from g2r_lightning.store.json_file import read_json
+from g2r_lightning.store.manifest import MANIFEST, PLAN, M, Shard, load_manifest
+from g2r_lightning.store.planned import claim
 from g2r_lightning.store.schema import CandidateRow, ScoreRow, example_starts, rows_to_table, shard_name
 
 NOTES = b"g2r_notes"  # a key of a shard's own metadata, so that rows and notes appear together
@@ -65,6 +66,10 @@ class ShardWriter(Generic[M]):
         start = index * self.plan.examples_per_shard
         return range(start, min(start + self.plan.examples_per_shard, self.plan.num_examples))
 
+    def shard_length(self, index: int) -> int:
+        """Return how many examples shard ``index`` covers."""
+        return len(self.shard_range(index))
+
     def is_done(self, index: int) -> bool:
         """Whether shard ``index`` lies there."""
         return (self.folder / shard_name(index)).exists()
@@ -84,25 +89,7 @@ class ShardWriter(Generic[M]):
             StoreError: the folder was begun for something else (names both values), holds shards of unknown origin,
                 or a shard in it is damaged.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"{self.folder}: cannot make this folder ({error.strerror}); choose another {self.flag}"
-            ) from error
-        held = self._held()
-        lines = [] if held is None else differences(held, self.plan.fingerprint())
-        if lines:
-            listed = "\n  ".join(lines)
-            raise StoreError(
-                f"{self.folder}: made for something else:\n  {listed}\n"
-                f"Name another place with {self.flag}, or delete {self.folder} to make it anew"
-            )
-        for leftover in self.folder.glob("*.tmp"):
-            leftover.unlink()
-        self._new = held is None
-        if self._new:
-            write_json(self.folder / PLAN, self.plan.fingerprint())
+        self._new = claim(self.folder, self._held, self.plan.fingerprint(), self.flag)
         for index in self.completed_shards():
             self._footer(index)
 
