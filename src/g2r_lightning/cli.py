@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "evaluate a checkpoint on the validation sets",
     "test": "evaluate a checkpoint on the test sets",
     "predict": "answer a file of contexts and write the replies to JSONL",
+    "encode": "encode a response set of any size from disk to disk, on any number of devices",
     "generate": "let the teacher write replies to every training context (data-level G2R)",
     "score": "let the teacher score every candidate (model-level G2R)",
     "import": "make a candidate store from the authors' release, or from replies that an LLM already wrote",

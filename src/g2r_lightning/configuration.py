@@ -90,6 +90,31 @@ class PredictSettings:
     form: Literal["replies", "dialogue"] = "replies"
 
 
+@dataclass(frozen=True)
+class EncodeSettings:
+    """What ``encode`` encodes, and where to.
+
+    Args:
+        input: the response set: text (one reply a line), ``.jsonl``, ``.parquet``, or the folder of a candidate store.
+        output: folder for the vectors.
+        student: folder of a student (``runs/x/index``, or its ``student``), instead of the experiment's checkpoint.
+        field: of JSONL or Parquet; ``response``, else ``text``, by default.
+        source: who wrote the responses of an input that does not say it.
+        dtype: of the vectors on disk.
+        shard_size: responses a shard: what is in memory at a time, and what a killed run loses at most.
+        token_budget: padded tokens of one pass; 2,048 on a CPU and 65,536 on a GPU by default.
+    """
+
+    input: str | None = None
+    output: str | None = None
+    student: str | None = None
+    field: str | None = None
+    source: str = "approved"
+    dtype: Literal["float32", "float16"] = "float32"
+    shard_size: PositiveInt = 16_384
+    token_budget: PositiveInt | None = None
+
+
 class StrictParser(LightningArgumentParser):
     """A parser without abbreviated flags: jsonargparse makes one of the same class for every nested group."""
 
@@ -151,7 +176,8 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--filters", type=list[ReplyFilter] | None, default=None, help="what drops written replies")
         parser.add_class_arguments(ScoringSettings, "scoring")
         parser.add_class_arguments(PredictSettings, "predict")
-        if self.command in STUDENT_COMMANDS:
+        parser.add_class_arguments(EncodeSettings, "encode")
+        if self.command in (*STUDENT_COMMANDS, "encode"):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
         if self.command in ("generate", "score"):
             bare = {"nargs": "?", "const": True}  # --estimate, or --estimate=true as in YAML

@@ -32,6 +32,10 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         from g2r_lightning.commands.evaluate import evaluate
 
         evaluate(command, arguments)
+    elif command == "encode":
+        from g2r_lightning.commands.encode import encode
+
+        encode(arguments)
     else:
         from g2r_lightning.commands import stores, teacher_passes
 

@@ -29,7 +29,7 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
     """
     cli = ExperimentCLI(command, arguments, ("data", "model"))
     run = RunFolder(cli.run_settings.folder)
-    checkpoint = _checkpoint(cli.config.ckpt_path, run)
+    checkpoint = chosen_checkpoint(cli.config.ckpt_path, run)
     label = _label(command, cli.config.ckpt_path, checkpoint, run.best_checkpoint)
     writer = _writer(cli, run, checkpoint) if command == "predict" else None
     data, model = cli.build("data", "model")
@@ -68,8 +68,12 @@ def _label(command: str, given: str | None, checkpoint: str | None, best: Path |
     return f"{stage}-{Path(given).stem}"
 
 
-def _checkpoint(given: str | None, run: RunFolder) -> str | None:
-    """Return the path of the checkpoint: the one that was named, else the run's best."""
+def chosen_checkpoint(given: str | None, run: RunFolder) -> str | None:
+    """Return the path of the checkpoint: the one that was named, else the run's best; ``None`` for ``none``.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
     if given == UNTRAINED:
         return None
     path = Path(given) if given not in (None, "best", "last") else None

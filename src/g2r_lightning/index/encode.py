@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -34,22 +35,38 @@ def encode_rows(
         report: called with the number of rows done since the last call, for a progress bar.
         token_budget: padded tokens of one pass; bounds memory, changes results by rounding only.
     """
-    lengths = np.array([len(row) for row in rows])
-    order = np.argsort(-lengths, kind="stable")
     vectors: Tensor | None = None
-    start = 0
-    while start < len(order):
-        size = max(token_budget // max(int(lengths[order[start]]), 1), 1)
-        chosen = order[start : start + size]
+    for chosen in token_chunks(np.array([len(row) for row in rows], np.int64), token_budget):
         ids, mask = pad([rows[index] for index in chosen], pad_id)
         part = encode(ids.to(device), mask.to(device)).float().cpu()
         if vectors is None:
             vectors = torch.empty(len(rows), part.shape[1])
         vectors[torch.from_numpy(chosen)] = part
-        start += size
         if report is not None:
             report(len(chosen))
     return torch.empty(0, 0) if vectors is None else vectors
+
+
+def token_chunks(lengths: npt.NDArray[np.int64], token_budget: int) -> list[npt.NDArray[np.int64]]:
+    """Cut rows into chunks of similar length, the longest first, each within a budget.
+
+    >>> [chunk.tolist() for chunk in token_chunks(np.array([3, 9, 4, 1]), 10)]
+    [[1], [2, 0], [3]]
+
+    Args:
+        lengths: (n,) tokens of each row.
+        token_budget: most padded tokens of a chunk (rows times longest row); a longer row is a chunk of its own.
+
+    Returns:
+        Rows of each chunk, its longest first; each row once.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    chunks, start = [], 0
+    while start < len(order):
+        size = max(token_budget // max(int(lengths[order[start]]), 1), 1)
+        chunks.append(order[start : start + size])
+        start += size
+    return chunks
 
 
 def weights_hash(encoder: nn.Module) -> str:
