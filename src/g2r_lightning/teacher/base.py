@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from g2r_lightning.cpu import cpu_multiplies_bf16
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.hub import missing_model, position_limit, resolve_model
@@ -417,5 +418,4 @@ def native_precision() -> str:
     """
     if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9
-    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+    return "bfloat16" if cpu_multiplies_bf16() else "float32"
