@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 
+from g2r_lightning.cpu import cpu_multiplies_bf16
 from g2r_lightning.errors import ConfigError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -85,8 +86,7 @@ def native_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     cuda = torch.cuda.is_available()
     if accelerator in ("gpu", "cuda") or (accelerator == "auto" and cuda):
         return "bf16-mixed" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9
-    fast = accelerator in ("auto", "cpu") and (able.get("avx512_bf16") or able.get("amx_bf16"))
+    fast = accelerator in ("auto", "cpu") and cpu_multiplies_bf16()
     return "bf16-mixed" if fast else "32-true"
 
 

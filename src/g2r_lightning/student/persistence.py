@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -47,3 +48,26 @@ def load_student(folder: Path) -> tuple[StudentEncoder, StudentText]:
     except (json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
         raise G2RError(f"{folder}: the student is damaged ({error}); build it again from its checkpoint") from error
     return encoder.eval(), text
+
+
+def weights_hash(path: Path) -> str:
+    """Return a hash of the tensors in a file of weights, whatever their order in it.
+
+    The file's own hash would not do: safetensors writes the names of shared tensors in any order.
+
+    Raises:
+        G2RError: the file is missing or damaged.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with safe_open(str(path), framework="pt") as weights:
+            for name in sorted(weights.keys()):
+                tensor = weights.get_tensor(name)
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    except (OSError, SafetensorError) as error:
+        raise G2RError(f"{path}: cannot be read ({error})") from error
+    return digest.hexdigest()

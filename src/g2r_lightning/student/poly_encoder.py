@@ -10,6 +10,7 @@ r"""The poly-encoder: several vectors of the context, and the response chooses a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 
 from g2r_lightning.student.backbone import Pooling
 from g2r_lightning.student.encoders import StudentEncoder
+
+BlockScore = Callable[[Tensor, Tensor, Tensor], Tensor]
+SCORE_CHUNK = 1 << 24
 
 
 class PolyEncoder(StudentEncoder):
@@ -41,7 +45,7 @@ class PolyEncoder(StudentEncoder):
         output_scale: float = 1.0,
         dropout: float | None = None,
         token_budget: int | None = 2048,
-        score_chunk: int = 1 << 24,
+        score_chunk: int = SCORE_CHUNK,
         pretrained: bool = True,
         cached_gradients: bool = False,
         compile_backend: str | None = None,
@@ -69,11 +73,14 @@ class PolyEncoder(StudentEncoder):
 
         def run(ids: Tensor, mask: Tensor) -> Tensor:
             """Return (n, m, d) codes of one chunk."""
-            hidden = self.context_tower(ids, mask)
-            return self._attend(hidden, mask) if self.codes is not None else self._first(hidden, mask)
+            return self.pool_codes(self.context_tower(ids, mask), mask)
 
         codes = self._in_chunks(run, input_ids, attention_mask)
         return self.finish(codes)
+
+    def pool_codes(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Reduce (B, L, d) token vectors of contexts to (B, m, d) codes."""
+        return self._attend(hidden, attention_mask) if self.codes is not None else self._first(hidden, attention_mask)
 
     def score(self, contexts: Tensor, responses: Tensor) -> Tensor:
         """Return (B, U) float: ``sum_i softmax(z)_i z_i`` with ``z_i`` the product of code i and response.
@@ -82,13 +89,7 @@ class PolyEncoder(StudentEncoder):
             contexts: (B, m, d) codes.
             responses: (U, d).
         """
-        width = max(self.score_chunk // max(contexts.shape[0] * contexts.shape[1], 1), 1)
-        missing = (contexts == 0).all(dim=-1).unsqueeze(-1)
-        score = self.remembering_little(_attended_score)
-        blocks = [
-            score(contexts, responses[start : start + width], missing) for start in range(0, len(responses), width)
-        ]
-        return torch.cat(blocks, dim=1) if blocks else contexts.new_zeros(len(contexts), 0)
+        return attended_scores(contexts, responses, self.score_chunk, self.remembering_little(_attended_score))
 
     def describe(self) -> dict[str, Any]:
         """Return what a loader must know besides the weights."""
@@ -103,8 +104,26 @@ class PolyEncoder(StudentEncoder):
 
     def _first(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Take the first m token vectors; returns (B, m, d), zero where a context has fewer tokens."""
-        kept = hidden[:, : self.num_codes] * mask[:, : self.num_codes].unsqueeze(-1).to(hidden.dtype)
-        return nn.functional.pad(kept, (0, 0, 0, self.num_codes - kept.shape[1]))
+        kept = nn.functional.pad(hidden * mask.unsqueeze(-1).to(hidden.dtype), (0, 0, 0, self.num_codes))
+        return kept[:, : self.num_codes]  # padded first: m codes whatever the length, in an exported graph too
+
+
+def attended_scores(
+    contexts: Tensor, responses: Tensor, chunk: int = SCORE_CHUNK, score: BlockScore | None = None
+) -> Tensor:
+    """Return (B, U) float scores of codes and responses; see :meth:`PolyEncoder.score`.
+
+    Args:
+        contexts: (B, m, d) codes.
+        responses: (U, d).
+        chunk: largest number of (context, code, response) products held at once.
+        score: how a block is scored where not plainly, see :meth:`StudentEncoder.remembering_little`.
+    """
+    score = score or _attended_score
+    width = max(chunk // max(contexts.shape[0] * contexts.shape[1], 1), 1)
+    missing = (contexts == 0).all(dim=-1).unsqueeze(-1)
+    blocks = [score(contexts, responses[start : start + width], missing) for start in range(0, len(responses), width)]
+    return torch.cat(blocks, dim=1) if blocks else contexts.new_zeros(len(contexts), 0)
 
 
 def _attended_score(contexts: Tensor, responses: Tensor, missing: Tensor) -> Tensor:
