@@ -1,17 +1,19 @@
 # Two commands: `make quickstart` (the main job on real dialogues) and `make test` (lint, types, the whole test suite).
+# `make bench` measures docs/performance.md anew.
 # Both make .venv first; a second run installs nothing again.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m g2r_lightning
 
-.PHONY: install quickstart quickstart-seeds test lint types unit format sample clean help
+.PHONY: install quickstart quickstart-seeds test lint types unit format sample bench clean help
 
 help:
 	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (under 4 minutes)"
 	@echo "make test         lint, types and tests"
 	@echo "make quickstart-seeds  the quickstart on three seeds, into docs/results/quickstart.md"
 	@echo "make sample       choose the sample's dialogues again and make its teacher and candidate store (about 1 hour)"
+	@echo "make bench        time every job beside its peers (20 minutes on two idle cores; SMALL=1: two; FULL=1: hours)"
 	@echo "make format       format the code"
 
 $(VENV)/bin/python:
@@ -49,6 +51,11 @@ unit: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Each peer gets an environment of its own under .bench, made in the first run. G2R_DATA names the data sets; without it
+# the shipped sample serves for SMALL=1. BENCH_FLAGS: --jobs, --threads, --device cuda, --allow-load.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench.py --size $(if $(SMALL),small,$(if $(FULL),full,standard)) $(BENCH_FLAGS)
 
 # G2R_DATA names the folder with blended_skill_talk/valid.jsonl, wizard_of_wikipedia/valid.jsonl and convai2/*.jsonl.
 SAMPLE := src/g2r_lightning/sample
