@@ -29,7 +29,7 @@ JOBS = {
 
 
 def run(job: Job, conditions: Conditions) -> dict[str, Any]:
-    """Measure one job, write its result and return it."""
+    """Measure one job, write its result and the page, and return the result."""
     print(f"{job.title}", flush=True)
     result = measure(job, conditions)
     if job.name == "encoding":
@@ -37,7 +37,7 @@ def run(job: Job, conditions: Conditions) -> dict[str, Any]:
     for told in result["ways"].values():
         for one in told.get("rounds", []):
             one.pop("vectors", None)  # a path of this machine
-    print(f"  {write_result(result)}", flush=True)
+    print(f"  {write_result(result)}, {write_page()}", flush=True)
     return result
 
 
@@ -65,7 +65,6 @@ def main(argv: list[str] | None = None) -> int:
     except G2RError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    print(write_page())
     return 0
 
 
