@@ -13,6 +13,8 @@ from g2r_lightning.data.tokens import pad
 from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.text import half_character, text_key
 from g2r_lightning.index import ResponseIndex, load_index
+from g2r_lightning.index.folder import load_responses
+from g2r_lightning.inference.deployment import DeployedEncoder, load_for_index
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
 
@@ -37,23 +39,31 @@ class Responder:
 
     Args:
         index: responses and their vectors.
-        encoder: the student that made them, in evaluation mode.
+        encoder: the student that made them, in evaluation mode, or an export of it.
         text: its way with texts.
     """
 
-    def __init__(self, index: ResponseIndex, encoder: StudentEncoder, text: StudentText) -> None:
+    def __init__(self, index: ResponseIndex, encoder: StudentEncoder | DeployedEncoder, text: StudentText) -> None:
         self.index = index
         self.encoder = encoder
         self.text = text
 
     @classmethod
-    def load(cls, folder: str | Path) -> Responder:
+    def load(cls, folder: str | Path, encoder: str | Path | None = None) -> Responder:
         """Read an index folder, as ``fit`` writes it to ``runs/<name>/index``.
 
+        Args:
+            folder: the index.
+            encoder: what encodes contexts: ``openvino`` or ``onnx`` for the export that lies in the index
+                (``export --format=openvino``), the folder of another export, or ``None`` for PyTorch.
+
         Raises:
-            G2RError: there is none, or it is damaged.
+            G2RError: there is none, or it is damaged, or the export was made of another student.
         """
-        return cls(*load_index(Path(folder)))
+        index = Path(folder).expanduser()
+        if encoder is None:
+            return cls(*load_index(index))
+        return cls(load_responses(index), *load_for_index(index, encoder))
 
     def respond(self, context: Sequence[str], k: int = 1, persona: Sequence[str] = ()) -> list[Reply]:
         """Return the k best replies to one dialogue, best first.

@@ -1,0 +1,104 @@
+"""The two runtimes of a deployed encoder behind one function: token ids in, float32 vectors out.
+
+Both keep their own pool of threads and take all cores unless they are told; here they take as many as torch does, so
+``OMP_NUM_THREADS`` means the same for all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from g2r_lightning.extras import extra
+from g2r_lightning.inference.graphs import EXTRA, IDS, MASK, VECTORS
+
+Format = Literal["openvino", "onnx"]
+Precision = Literal["float32", "bf16", "int8"]
+Ids = npt.NDArray[np.int64]
+Run = Callable[[Ids, Ids], npt.NDArray[np.float32]]
+SUFFIXES: dict[Format, str] = {"openvino": ".xml", "onnx": ".onnx"}
+PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}
+
+
+def open_graph(path: Path, form: Format, precision: Precision = "float32") -> Run:
+    """Return a graph on disk as a function of ids and mask, both (B, L) int64, to (B, d) or (B, m, d) float32.
+
+    Args:
+        path: what :func:`convert` or :func:`~g2r_lightning.inference.int8.quantise` wrote.
+        form: the runtime.
+        precision: of its matrix products.
+
+    Raises:
+        ConfigError: the runtime is not installed.
+        RuntimeError: the runtime cannot read the file.
+    """
+    return _openvino(path, precision) if form == "openvino" else _onnx(path)
+
+
+def convert(source: Path, target: Path, form: Format) -> None:
+    """Bring a float32 ONNX file into the form of a runtime.
+
+    Args:
+        source: the ONNX file.
+        target: the model's file; its weights may lie beside it.
+        form: the runtime.
+
+    Raises:
+        ConfigError: the runtime is not installed.
+    """
+    if form == "openvino":
+        with extra(EXTRA):
+            import openvino
+        openvino.save_model(openvino.Core().read_model(str(source)), str(target), compress_to_fp16=False)
+        return
+    import onnx
+
+    model = onnx.load(str(source))
+    for node in model.graph.node:
+        del node.metadata_props[:]  # where in whose source each node came from: as large as a small model
+    large = model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
+    onnx.save(model, str(target), save_as_external_data=large, location=f"{target.name}.data")
+
+
+def versions(form: Format, precision: Precision) -> dict[str, str]:
+    """Return the versions of what wrote a graph and runs it."""
+    names = ["torch", "transformers", "onnx", "onnxscript", PACKAGES[form], *(["nncf"] if precision == "int8" else [])]
+    return {name: metadata.version(name) for name in names}
+
+
+def _openvino(path: Path, precision: Precision) -> Run:
+    with extra(EXTRA):
+        import openvino
+    settings = {
+        # told, since OpenVINO takes bf16 wherever it is fast, whatever the file holds
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    model = openvino.Core().compile_model(str(path), "CPU", settings)
+
+    def run(ids: Ids, mask: Ids) -> npt.NDArray[np.float32]:
+        return np.array(model({IDS: ids, MASK: mask})[VECTORS], np.float32)  # a copy: the next call writes over it
+
+    return run
+
+
+def _onnx(path: Path) -> Run:
+    with extra(EXTRA):
+        import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors; its warnings are about devices that are not asked for
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(ids: Ids, mask: Ids) -> npt.NDArray[np.float32]:
+        vectors: Any = session.run([VECTORS], {IDS: ids, MASK: mask})[0]
+        return np.asarray(vectors, np.float32)
+
+    return run
