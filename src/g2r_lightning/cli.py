@@ -25,7 +25,7 @@ COMMANDS = {
     "generate": "let the teacher write replies to every training context (data-level G2R)",
     "score": "let the teacher score every candidate (model-level G2R)",
     "import": "make a candidate store from the authors' release, or from replies that an LLM already wrote",
-    "export": "write a candidate store in the authors' JSONL",
+    "export": "write a student's encoder for CPUs (--format=...), or a candidate store in the authors' JSONL",
 }
 STOPPED = "stopped; run the same command again to go on"
 

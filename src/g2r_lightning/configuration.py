@@ -115,6 +115,22 @@ class EncodeSettings:
     token_budget: PositiveInt | None = None
 
 
+@dataclass(frozen=True)
+class ExportSettings:
+    """An encoder for CPUs instead of a candidate store.
+
+    Args:
+        format: of which runtime; without it, ``export`` writes a candidate store in the authors' JSONL.
+        precision: of the towers. ``bf16`` where the CPU has it; ``int8`` is calibrated on training texts, and refused
+            where it costs too much.
+        examples: how many validation contexts it is measured on.
+    """
+
+    format: Literal["openvino", "onnx"] | None = None
+    precision: Literal["float32", "bf16", "int8"] = "float32"
+    examples: PositiveInt = 500
+
+
 class StrictParser(LightningArgumentParser):
     """A parser without abbreviated flags: jsonargparse makes one of the same class for every nested group."""
 
@@ -177,8 +193,10 @@ class ExperimentCLI(LightningCLI):
         parser.add_class_arguments(ScoringSettings, "scoring")
         parser.add_class_arguments(PredictSettings, "predict")
         parser.add_class_arguments(EncodeSettings, "encode")
-        if self.command in (*STUDENT_COMMANDS, "encode"):
+        if self.command in (*STUDENT_COMMANDS, "encode", "export"):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
+        if self.command in ("validate", "test", "predict"):
+            parser.add_argument("--encoder", type=str | None, default=None, help="'openvino', 'onnx', or an export")
         if self.command in ("generate", "score"):
             bare = {"nargs": "?", "const": True}  # --estimate, or --estimate=true as in YAML
             parser.add_argument(
@@ -191,7 +209,8 @@ class ExperimentCLI(LightningCLI):
             parser.add_argument("--replies", type=str | None, default=None, help="JSONL of contexts and replies")
             parser.add_argument("--source", type=str, default="llm", help="who wrote these replies")
         if self.command == "export":
-            parser.add_argument("--output", type=str | None, default=None, help="file to write")
+            parser.add_argument("--output", type=str | None, default=None, help="file to write; a folder with format")
+            parser.add_class_arguments(ExportSettings)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and turn every complaint of the parser into one that names the key and the nearest right one.
@@ -210,7 +229,15 @@ class ExperimentCLI(LightningCLI):
         idle = idle_alias(list(args or []))
         if idle is not None:
             raise ConfigError(idle)
-        for section in self.needs:
+        self.require(*self.needs)
+
+    def require(self, *sections: str) -> None:
+        """Refuse an experiment that lacks a section.
+
+        Raises:
+            ConfigError: names it.
+        """
+        for section in sections:
             if self.config.get(section) is None:
                 raise ConfigError(
                     f"`{self.command}` needs the section '{section}'; give an experiment with it: -c experiments/x.yaml"

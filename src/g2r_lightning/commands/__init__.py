@@ -37,11 +37,11 @@ def _run(command: str, arguments: Sequence[str]) -> None:
 
         encode(arguments)
     else:
-        from g2r_lightning.commands import stores, teacher_passes
+        from g2r_lightning.commands import export, stores, teacher_passes
 
         {
             "generate": teacher_passes.generate,
             "score": teacher_passes.score,
             "import": stores.import_candidates,
-            "export": stores.export_candidates,
+            "export": export.export,
         }[command](arguments)

@@ -11,8 +11,9 @@ from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, DataError
+from g2r_lightning.inference.deployment import deployed_folder, load_deployed, read_manifest
 from g2r_lightning.paths import resolve_path, writable_place
-from g2r_lightning.runs import RunFolder, readable_checkpoint
+from g2r_lightning.runs import RunFolder, differences, readable_checkpoint
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.student import RetrievalStudent
 from g2r_lightning.teacher import TeacherModule
@@ -33,6 +34,10 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
     label = _label(command, cli.config.ckpt_path, checkpoint, run.best_checkpoint)
     writer = _writer(cli, run, checkpoint) if command == "predict" else None
     data, model = cli.build("data", "model")
+    if cli.config.encoder is not None:
+        _student_only("--encoder", model)
+        label = f"{label}-{deploy(model, cli.config.encoder, run, checkpoint)}"
+        checkpoint = None  # its weights are in the export
     cli.persistent_callbacks = [RandomState(), *([writer] if writer else [])]  # what wrote the checkpoint must be there
     if isinstance(model, TeacherModule):
         cli.persistent_callbacks.append(TeacherFigures())
@@ -58,6 +63,30 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
     print_results(run, label)
 
 
+def deploy(student: RetrievalStudent, name: str, run: RunFolder, checkpoint: str | None) -> str:
+    """Let an export encode in the student's place; return its format and precision.
+
+    Args:
+        student: whose encoder is replaced.
+        name: ``openvino`` or ``onnx`` for the one in the run's index, or a folder.
+        run: the run.
+        checkpoint: that it must have been made of.
+
+    Raises:
+        G2RError: there is none, it is damaged, or was made of another checkpoint.
+    """
+    folder = deployed_folder(run.folder / "index", name)
+    manifest = read_manifest(folder)
+    if manifest.get("checkpoint_sha256") != (checkpoint and file_hash(Path(checkpoint))):
+        raise ConfigError(f"{folder}: made of another checkpoint than {checkpoint}; export this one, or name the other")
+    encoder, text = load_deployed(folder)
+    clashes = differences(student.describe(), {"encoder": encoder.describe(), "text": text.settings()})
+    if clashes:
+        raise ConfigError(f"{folder} and the configuration disagree (there: the configuration): {'; '.join(clashes)}")
+    student.encoder = encoder  # type: ignore[assignment]  # it encodes and scores as one, and cannot be trained
+    return f"{manifest['format']}-{manifest['precision']}"
+
+
 def _label(command: str, given: str | None, checkpoint: str | None, best: Path | None) -> str:
     """Return the name of the results: figures of another checkpoint than the best never replace the run's own."""
     stage = "validation" if command == "validate" else "test"
@@ -69,7 +98,7 @@ def _label(command: str, given: str | None, checkpoint: str | None, best: Path |
 
 
 def chosen_checkpoint(given: str | None, run: RunFolder) -> str | None:
-    """Return the path of the checkpoint: the one that was named, else the run's best; ``None`` for ``none``.
+    """Return the path of the checkpoint: the one that was named, else the run's best; ``None`` for the untrained.
 
     Raises:
         ConfigError: there is none, or it is damaged.

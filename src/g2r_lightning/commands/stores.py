@@ -30,9 +30,8 @@ def import_candidates(arguments: Sequence[str]) -> None:
     log.info("%s: %d candidates of %d contexts", store, manifest.num_rows, manifest.num_examples)
 
 
-def export_candidates(arguments: Sequence[str]) -> None:
+def export_candidates(cli: ExperimentCLI) -> None:
     """Write a store as the authors' JSONL (``--output``)."""
-    cli = ExperimentCLI("export", arguments, ())
     if cli.config.output is None:
         raise ConfigError("name the file to write: --output=FILE.jsonl")
     output = writable_place(resolve_path(cli.config.output))
