@@ -17,7 +17,6 @@ from g2r_lightning.inference.deployment import load_deployed
 from g2r_lightning.store.hashing import file_hash
 from tiny_experiment import at_step, results, run
 
-
 # ModelCheckpoint tells of the folder that the run was copied from
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed from")
 
