@@ -44,9 +44,7 @@ def test_jsonl_and_parquet_tell_who_wrote_what_humans_first(tmp_path):
 
 def test_a_candidate_store_is_a_response_set(tmp_path):
     examples = [
-        Example(
-            f"toy:d{i}:1", ("hello",), f"human {i}", (Candidate(f"human {i}"), Candidate(f"machine {i}", "generated"))
-        )
+        Example(f"toy:d{i}:1", ("hello",), f"human {i}", candidates=(Candidate(f"machine {i}", "generated"),))
         for i in range(3)
     ]
     write_store_from_examples(tmp_path / "store", examples)
