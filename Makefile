@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m g2r_lightning
 
-.PHONY: install quickstart quickstart-seeds test lint types unit format sample bench clean help
+.PHONY: install quickstart quickstart-seeds test test-slow lint types unit format sample bench clean help
 
 help:
 	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (under 4 minutes)"
@@ -47,6 +47,10 @@ types: $(VENV)/.installed-dev
 # One thread a worker: two workers with two threads each on two cores wait for each other.
 unit: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist worksteal $(PYTEST_FLAGS)
+
+# What takes minutes: compilers.
+test-slow: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -m slow $(PYTEST_FLAGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
