@@ -67,7 +67,10 @@ def test_test_and_predict_run_through_the_export(exported, tmp_path, capsys):
         asked = (f"--predict.contexts={tmp_path}/contexts.jsonl", f"--predict.output={tmp_path}/{name}.jsonl")
         assert run("predict", exported / "config.yaml", *more, *asked) == 0
     replies = [
-        [[reply["text"] for reply in json.loads(line)["replies"]] for line in (tmp_path / name).open()]
+        [
+            [reply["text"] for reply in json.loads(line)["replies"]]
+            for line in (tmp_path / name).read_text().splitlines()
+        ]
         for name in ("plain.jsonl", "deployed.jsonl")
     ]
     assert replies[0] == replies[1]

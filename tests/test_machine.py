@@ -21,7 +21,8 @@ from g2r_lightning.machine import MachineSettings
 facts = MachineSettings(keep_memory=sys.argv[1] == "keep").apply()
 def step():
     return [torch.full((1 << 21,), 1.0) for _ in range(8)]  # 64 MiB, 16,384 pages
-step()
+for _ in range(3):
+    step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     step()
@@ -37,7 +38,7 @@ def test_kept_memory_is_not_fetched_anew_every_step() -> None:
         count, kept = done.stdout.split()
         assert kept == str(way == "keep")
         faults[way] = int(count)
-    assert faults["keep"] < 1000 < 100_000 < faults["return"]
+    assert faults["keep"] < 0.1 * faults["return"]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_the_peak_is_of_this_machine_and_leaves_the_random_numbers_alone() -> No
 def test_the_record_tells_what_was_used(tmp_path: Path) -> None:
     experiment, threads = write_experiment(tmp_path), torch.get_num_threads()
     try:
-        flags = ("--trainer.max_steps=1", "--run.test_trained=false", "--machine.matmul_precision=high")
+        flags = ("--trainer.max_epochs=1", "--run.test_trained=false", "--machine.matmul_precision=high")
         assert run("fit", experiment, *flags, "--machine.threads=1") == 0
         record = json.loads((tmp_path / "runs/first/record.json").read_text())
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -116,6 +117,25 @@ def test_two_processes_make_the_same_store(workplace: Path, whole: dict[str, Any
         process = start(workplace, command, "two", "--trainer.devices=2", "--trainer.strategy=ddp")
         assert process.wait(timeout=240) == 0, (workplace / "two.log").read_text()
     assert content(workplace / "two") == whole
+
+
+def test_another_prior_of_the_same_teacher_reads_no_context_again(
+    here: Path, whole: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    told = "likelihoods given the context are those of the score set 'tiny'"
+    for store in ("again", "anew"):
+        shutil.copytree(here / "whole", here / store)
+    shutil.rmtree(here / "anew/scores")
+    found = {}
+    for store in ("again", "anew"):
+        caplog.clear()
+        assert run("score", store, "--scoring.prior=empty", "--scoring.name=second") == 0
+        assert (told in caplog.text) == (store == "again")
+        found[store] = {name: held for name, held in content(here / store).items() if "second" in name}
+    assert found["again"] == found["anew"]
+    caplog.clear()
+    assert run("score", "again", "--scoring.name=narrow", "--teacher.dtype=float32") == 0
+    assert told not in caplog.text  # another teacher tells its own
 
 
 @pytest.mark.parametrize("command", ["generate", "score"])

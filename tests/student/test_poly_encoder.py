@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from g2r_lightning.student import BiEncoder, PolyEncoder
+from g2r_lightning.student.poly_encoder import attended_scores
 
 
 def literal_score(codes, response):
@@ -30,7 +31,7 @@ def test_score_is_the_literal_one(contexts, codes, responses, seed):
     if codes > 1:
         y[0, -1] = 0  # a code that a short context does not have
     r = torch.randn(responses, 6, generator=draw, dtype=torch.float64)
-    score = PolyEncoder.score(_scorer(1 << 20), y, r)
+    score = attended_scores(y, r, 1 << 20)
     for b in range(contexts):
         for u in range(responses):
             assert score[b, u].item() == pytest.approx(literal_score(y[b].tolist(), r[u].tolist()), abs=1e-10)
@@ -40,20 +41,18 @@ def test_score_is_the_literal_one(contexts, codes, responses, seed):
 @settings(max_examples=20, deadline=None)
 def test_chunks_change_nothing(chunk):
     y, r = torch.randn(3, 4, 8, dtype=torch.float64), torch.randn(37, 8, dtype=torch.float64)
-    assert torch.allclose(
-        PolyEncoder.score(_scorer(chunk), y, r), PolyEncoder.score(_scorer(1 << 30), y, r), atol=1e-12
-    )
+    assert torch.allclose(attended_scores(y, r, chunk), attended_scores(y, r, 1 << 30), atol=1e-12)
 
 
 def test_score_never_exceeds_the_best_code():
     y, r = torch.randn(4, 16, 8), torch.randn(50, 8)
     best = torch.einsum("bmd,ud->bmu", y, r).amax(dim=1)
-    assert (PolyEncoder.score(_scorer(1 << 20), y, r) <= best + 1e-5).all()
+    assert (attended_scores(y, r, 1 << 20) <= best + 1e-5).all()
 
 
 def test_one_code_is_a_bi_encoder():
     y, r = torch.randn(4, 1, 8), torch.randn(5, 8)
-    assert torch.allclose(PolyEncoder.score(_scorer(1 << 20), y, r), y[:, 0] @ r.T, atol=1e-5)
+    assert torch.allclose(attended_scores(y, r, 1 << 20), y[:, 0] @ r.T, atol=1e-5)
 
 
 def test_memory_of_a_large_response_set_is_bounded(tiny_encoder_folder):
@@ -121,11 +120,6 @@ def test_default_is_64_learned_codes(tiny_encoder_folder):
     student = PolyEncoder(str(tiny_encoder_folder))
     assert student.codes is not None
     assert student.codes.shape == (64, student.dimension)
-
-
-class _scorer:  # noqa: N801 - stands in for the module: score() looks at nothing else of it
-    def __init__(self, score_chunk):
-        self.score_chunk = score_chunk
 
 
 def _padded(rows, width):

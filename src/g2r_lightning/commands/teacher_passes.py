@@ -120,7 +120,16 @@ def score(arguments: Sequence[str]) -> None:
             whole=store.candidates.num_examples,
         )
         return
-    if run_pass(cli, teacher, writer, lambda index: (score_rows(teacher, members(index), prior), {}), "scoring"):
+    told = None if prior is None else store.likelihoods_like(plan)
+    if told is not None:
+        log.info("likelihoods given the context are those of the score set '%s': same teacher, another prior", told[0])
+
+    def make(index: int) -> tuple[Any, dict[str, Any]]:
+        own = members(index)
+        known = None if told is None else [told[1].likelihoods(example.id) for example, _ in own]
+        return score_rows(teacher, own, prior, known), {}
+
+    if run_pass(cli, teacher, writer, make, "scoring"):
         manifest = writer.finish()
         log.info("%s: %d candidates scored", writer.folder, manifest.num_rows)
         scoring_summary(store, settings.name)

@@ -31,6 +31,8 @@ from g2r_lightning.errors import G2RError
 
 Rows = npt.NDArray[np.int64]
 CANDIDATE_DRAW, NEGATIVE_DRAW = 1, 2
+NONE = -1
+"""No response."""
 
 
 class ScoredCandidate(NamedTuple):
@@ -110,6 +112,7 @@ class TrainingSet(Dataset[CandidateBatch]):
         self.negatives = negatives
         self.max_candidates = max_candidates
         self.seed = seed
+        self.hard_negatives: Rows | None = None  # (examples, k) rows of responses, NONE where there are fewer
         self._index(candidates, responses)
         self.has_teacher = bool(len(self._scores)) and bool(np.isfinite(self._scores).all())
         if not self.has_teacher and np.isfinite(self._scores).any():
@@ -141,7 +144,7 @@ class TrainingSet(Dataset[CandidateBatch]):
         if self.negatives.in_batch:
             masked[: len(own), : len(columns) - len(negatives)] = True
             for b, example in enumerate(key.local):
-                masked[b, [where[int(row)] for row in self._known(example) if int(row) in where]] = False
+                masked[b, [where[int(row)] for row in self.known(example) if int(row) in where]] = False
         context_ids, context_mask = pad([self.context_tokens[i] for i in local], self.pad_id)
         rows, places = self._share(key, step, columns)
         response_ids, response_mask = pad([self.response_tokens[int(row)] for row in rows], self.pad_id)
@@ -173,7 +176,8 @@ class TrainingSet(Dataset[CandidateBatch]):
         self._positive = np.asarray(positive, bool)
         self._offsets = np.asarray(offsets, np.int64)
 
-    def _known(self, example: int) -> Rows:
+    def known(self, example: int) -> Rows:
+        """Return the responses that are candidates of an example, whether a step samples them or not."""
         return self._rows[self._offsets[example] : self._offsets[example + 1]]
 
     def _sample(self, epoch: int, example: int) -> Rows:
@@ -206,10 +210,16 @@ class TrainingSet(Dataset[CandidateBatch]):
         return step[shares[key.rank]], torch.tensor([place[row] for row in columns.tolist()])
 
     def _draw_negatives(self, key: StepKey) -> Rows:
-        """Draw the step's shared random negatives: distinct rows of the response set, no known candidate among them."""
+        """Return the step's shared negatives, random and hard: distinct rows, no known candidate among them."""
+        known = np.unique(np.concatenate([self.known(example) for example in key.examples]))
+        hard = np.unique(self.hard_negatives[list(key.examples)]) if self.hard_negatives is not None else _NOTHING
+        hard = hard[(hard != NONE) & ~np.isin(hard, known)]
+        random = self._draw_random(key, known)
+        return np.concatenate([random, hard[~np.isin(hard, random)]])
+
+    def _draw_random(self, key: StepKey, known: Rows) -> Rows:
         if self.negatives.random == 0:
-            return np.empty(0, np.int64)
-        known = np.unique(np.concatenate([self._known(example) for example in key.examples]))
+            return _NOTHING
         draw = np.random.default_rng([self.seed, NEGATIVE_DRAW, key.epoch, key.step])
         wanted = min(self.negatives.random + len(known), self.num_responses)
         drawn = draw.choice(self.num_responses, wanted, replace=False)
@@ -222,6 +232,9 @@ class TrainingSet(Dataset[CandidateBatch]):
             f"example {self.ids[example]}: a candidate has no finite teacher score; run `score` for the whole store, "
             "or set data.init_args.teacher_score to null to train without score transfer"
         )
+
+
+_NOTHING: Rows = np.empty(0, np.int64)
 
 
 def _first_seen(groups: list[Rows]) -> Rows:

@@ -28,7 +28,7 @@ def encode_rows(
     """Return one vector a row of token ids, in the rows' order, on the CPU.
 
     Args:
-        encode: ``(ids (n, L), mask (n, L)) -> (n, d)``.
+        encode: ``(ids (n, L), mask (n, L)) -> (n, d)``, or (n, m, d) of a poly-encoder's contexts.
         rows: token ids of each text.
         pad_id: of the padding.
         device: where the model is.
@@ -40,7 +40,7 @@ def encode_rows(
         ids, mask = pad([rows[index] for index in chosen], pad_id)
         part = encode(ids.to(device), mask.to(device)).float().cpu()
         if vectors is None:
-            vectors = torch.empty(len(rows), part.shape[1])
+            vectors = torch.empty(len(rows), *part.shape[1:])
         vectors[torch.from_numpy(chosen)] = part
         if report is not None:
             report(len(chosen))

@@ -7,6 +7,7 @@ Everything comes in one order, that of the rows: example by example as in the da
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -80,6 +81,19 @@ class CandidateStore:
                 f"{self.candidates.content_hash()}; delete {folder} and run {_SCORE}"
             )
         return manifest
+
+    def likelihoods_like(self, plan: ScoreManifest) -> tuple[str, ScoreSet] | None:
+        """Return name and numbers of a finished score set by the same teacher with the same template, if there is one.
+
+        Another prior of the same teacher is another score set, whose likelihoods given the context are these.
+        """
+        wanted = {"teacher": plan.teacher, "template": plan.template}
+        for name in self.score_names():
+            with suppress(StoreError):  # a damaged one is a reason to compute them again
+                held = self.score_manifest(name)
+                if not differences({"teacher": held.teacher, "template": held.template}, wanted):
+                    return name, self.scores(name)
+        return None
 
     def check_data(self, data: DataDescription) -> None:
         """Refuse to serve an experiment with other data; the order of the examples does not matter.

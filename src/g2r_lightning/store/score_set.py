@@ -48,6 +48,12 @@ class ScoreSet(Mapping[tuple[str, int], ScoreRow]):
             rows=rows,
         )
 
+    def likelihoods(self, example_id: str) -> list[tuple[float, int]]:
+        """Return log-likelihood and token count of each candidate of an example, in order."""
+        own = self.rows[example_id]
+        part = slice(own.start, own.stop)
+        return list(zip(self.log_likelihood[part].tolist(), self.num_tokens[part].tolist(), strict=True))
+
     def __getitem__(self, key: tuple[str, int]) -> ScoreRow:
         example_id, candidate_id = key
         rows = self.rows[example_id]

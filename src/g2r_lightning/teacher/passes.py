@@ -216,7 +216,10 @@ def _asked(generator: Generator, filters: Sequence[ReplyFilter]) -> Teacher | No
 
 
 def score_rows(
-    teacher: Teacher, members: Sequence[tuple[Example, Sequence[str]]], prior: Prior | None
+    teacher: Teacher,
+    members: Sequence[tuple[Example, Sequence[str]]],
+    prior: Prior | None,
+    known: Sequence[Sequence[tuple[float, int]]] | None = None,
 ) -> list[ScoreRow]:
     """Score one shard, one row a candidate, in the order given.
 
@@ -224,11 +227,12 @@ def score_rows(
         teacher: scores.
         members: each example with its candidates' texts in the store's order.
         prior: estimates log P(r); ``None`` leaves it out.
+        known: log-likelihood and token count of each candidate given its context, where this teacher has told them.
 
     Raises:
         G2RError: a likelihood is not finite; names the example and the candidate.
     """
-    given = teacher.log_likelihood([example for example, _ in members], [texts for _, texts in members])
+    given = known or teacher.log_likelihood([example for example, _ in members], [texts for _, texts in members])
     flat = [text for _, texts in members for text in texts]
     with teacher.unwatched():
         alone = iter(prior.log_likelihood(teacher, flat)) if prior is not None else None
