@@ -1,8 +1,7 @@
 """What a machine can do, and how a command uses it: threads, precision of products, memory between steps.
 
 A training step on a CPU takes hundreds of megabytes and gives them back. The C library hands them back to the system,
-which zeroes every page before the next step gets it: a tenth of the time, measured on two cores. ``keep_memory`` makes
-glibc keep them. Nothing here happens at import: a command applies its settings when it starts, and the run's record
+which zeroes every page before the next step gets it. ``keep_memory`` makes glibc keep them. Nothing here happens at import: a command applies its settings when it starts, and the run's record
 tells them.
 """
 
@@ -20,7 +19,8 @@ import torch
 from g2r_lightning.cpu import cpu_multiplies_bf16
 from g2r_lightning.errors import ConfigError
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+KEPT_BYTES = 2**31 - 1  # the largest that mallopt takes
 ALLOCATOR_SETTINGS = ("LD_PRELOAD", "GLIBC_TUNABLES", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 PEAK_SIZE = 2048
 
@@ -38,7 +38,7 @@ class MachineSettings:
 
     threads: int | None = None
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
-    keep_memory: bool = True
+    keep_memory: bool = False
 
     def apply(self) -> dict[str, Any]:
         """Set all of it for this process, and return what the run's record should tell.
@@ -74,7 +74,7 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None:
         return False
-    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
+    return all([mallopt(setting, KEPT_BYTES) for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)])
 
 
 def native_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
