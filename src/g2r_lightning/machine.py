@@ -1,8 +1,8 @@
 """What a machine can do, and how a command uses it: threads, precision of products, memory between steps.
 
 A training step on a CPU takes hundreds of megabytes and gives them back. The C library hands them back to the system,
-which zeroes every page before the next step gets it. ``keep_memory`` makes glibc keep them. Nothing here happens at import: a command applies its settings when it starts, and the run's record
-tells them.
+which zeroes every page before the next step gets it. ``keep_memory`` makes glibc keep them. Nothing here happens at
+import: a command applies its settings when it starts, and the run's record tells them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 from g2r_lightning.cpu import cpu_multiplies_bf16
 from g2r_lightning.errors import ConfigError
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-KEPT_BYTES = 2**31 - 1  # the largest that mallopt takes
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+KEPT_BYTES, PAD_BYTES = 2**31 - 1, 2**28  # the former is the largest that mallopt takes
 ALLOCATOR_SETTINGS = ("LD_PRELOAD", "GLIBC_TUNABLES", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 PEAK_SIZE = 2048
 
@@ -74,7 +74,8 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None:
         return False
-    return all([mallopt(setting, KEPT_BYTES) for setting in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)])
+    settings = ((M_MMAP_THRESHOLD, KEPT_BYTES), (M_TRIM_THRESHOLD, KEPT_BYTES), (M_TOP_PAD, PAD_BYTES))
+    return all(bool(mallopt(*setting)) for setting in settings)
 
 
 def native_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
