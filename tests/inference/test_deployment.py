@@ -6,6 +6,8 @@ import json
 import random
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -353,3 +355,24 @@ def test_real_texts_have_the_same_vectors_and_replies(g2r_data, tmp_path):
         cosine = (index.embeddings * plain.index.embeddings).sum(1) / 4.5**2
         assert cosine.min() > 0.9999
         assert_alike(Responder(index, deployed, text).respond_all(contexts, 3), plain.respond_all(contexts, 3))
+
+
+SIGNAL = """
+import faulthandler, gc, os, signal, sys
+from pathlib import Path
+from g2r_lightning.inference.runtimes import open_graph
+faulthandler.enable()  # a stack for signals, which the runtime finds and replaces
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+opened = [open_graph(Path(sys.argv[1]), "openvino") for _ in range(2)]
+while opened:
+    opened.pop(0)
+    gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_after_graphs_were_opened_and_dropped_is_handled(traced: dict[str, Path], tmp_path: Path) -> None:
+    convert(traced["ResponseGraph"], tmp_path / "graph.xml", "openvino")
+    words = [sys.executable, "-c", SIGNAL, str(tmp_path / "graph.xml")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -18,7 +18,7 @@ import numpy as np
 from g2r_lightning.data.tokens import TokenIds
 from g2r_lightning.extras import extra
 from g2r_lightning.inference.graphs import EXTRA, IDS, MASK
-from g2r_lightning.inference.runtimes import Format
+from g2r_lightning.inference.runtimes import Format, openvino_core
 
 CALIBRATION_TEXTS = 300
 
@@ -44,7 +44,7 @@ def quantise(source: Path, target: Path, form: Format, rows: list[TokenIds]) -> 
     texts = nncf.Dataset(rows, _feed)
     settings: dict[str, Any] = {"model_type": nncf.ModelType.TRANSFORMER, "subset_size": len(rows)}
     if form == "openvino":
-        quantised = nncf.quantize(openvino.Core().read_model(str(source)), texts, **settings)
+        quantised = nncf.quantize(openvino_core().read_model(str(source)), texts, **settings)
         openvino.save_model(quantised, str(target), compress_to_fp16=False)
     else:
         onnx.save(nncf.quantize(onnx.load(str(source)), texts, **settings), str(target))

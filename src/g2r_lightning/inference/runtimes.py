@@ -7,6 +7,7 @@ Both keep their own pool of threads and take all cores unless they are told; her
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -53,9 +54,10 @@ def convert(source: Path, target: Path, form: Format) -> None:
         ConfigError: the runtime is not installed.
     """
     if form == "openvino":
-        with extra(EXTRA):
-            import openvino
-        openvino.save_model(openvino.Core().read_model(str(source)), str(target), compress_to_fp16=False)
+        core = openvino_core()
+        import openvino
+
+        openvino.save_model(core.read_model(str(source)), str(target), compress_to_fp16=False)
         return
     import onnx
 
@@ -72,16 +74,31 @@ def versions(form: Format, precision: Precision) -> dict[str, str]:
     return {name: metadata.version(name) for name in names}
 
 
-def _openvino(path: Path, precision: Precision) -> Run:
+@cache
+def openvino_core() -> Any:
+    """Return the process's one OpenVINO core, which lives as long as the process.
+
+    A core's CPU plugin gives signals a stack of its own, and puts back, when it ends, the stack that it found. Of two
+    cores that end in the order in which they began, the second puts back the stack that the first has unmapped, and
+    the next signal (Ctrl-C, SIGTERM, the end of a child) kills the process.
+
+    Raises:
+        ConfigError: OpenVINO is not installed.
+    """
     with extra(EXTRA):
         import openvino
+    return openvino.Core()
+
+
+def _openvino(path: Path, precision: Precision) -> Run:
+    core = openvino_core()
     settings = {
         # told, since OpenVINO takes bf16 wherever it is fast, whatever the file holds
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    model = openvino.Core().compile_model(str(path), "CPU", settings)
+    model = core.compile_model(str(path), "CPU", settings)
 
     def run(ids: Ids, mask: Ids) -> npt.NDArray[np.float32]:
         return np.array(model({IDS: ids, MASK: mask})[VECTORS], np.float32)  # a copy: the next call writes over it
