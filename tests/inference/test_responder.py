@@ -7,6 +7,7 @@ import torch
 
 from g2r_lightning.index import ResponseIndex, encode_rows, save_index
 from g2r_lightning.inference import Reply, Responder
+from g2r_lightning.inference.stopwatch import Stopwatch
 from g2r_lightning.student import BiEncoder, PolyEncoder, StudentText
 
 TEXTS = ["yes .", "no , never .", "i love pizza", "hello , how are you ?", "what a sad movie !", "😀"]
@@ -100,3 +101,10 @@ def test_persona_lines_reach_students_that_read_them(tiny_encoder_folder, bot):
     assert bot.respond(["hi"], k=6, persona=["i love dog"]) == before  # this one was not trained with persona lines
     bot.text = StudentText(persona="own").bind(str(tiny_encoder_folder))
     assert bot.respond(["hi"], k=6, persona=["i love dog"]) != before
+
+
+def test_a_stopwatch_sees_every_stage_and_changes_nothing(bot):
+    watch = Stopwatch()
+    assert bot.respond(["hi"], k=6, stopwatch=watch) == bot.respond(["hi"], k=6)
+    assert list(watch.seconds) == ["tokenise", "encode", "search"]
+    assert min(watch.seconds.values()) > 0

@@ -15,6 +15,7 @@ from g2r_lightning.dialogue.text import half_character, text_key
 from g2r_lightning.index import ResponseIndex, load_index
 from g2r_lightning.index.folder import load_responses
 from g2r_lightning.inference.deployment import DeployedEncoder, load_for_index
+from g2r_lightning.inference.stopwatch import Stopwatch, stage_of
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
 
@@ -65,22 +66,29 @@ class Responder:
             return cls(*load_index(index))
         return cls(load_responses(index), *load_for_index(index, encoder))
 
-    def respond(self, context: Sequence[str], k: int = 1, persona: Sequence[str] = ()) -> list[Reply]:
+    def respond(
+        self, context: Sequence[str], k: int = 1, persona: Sequence[str] = (), stopwatch: Stopwatch | None = None
+    ) -> list[Reply]:
         """Return the k best replies to one dialogue, best first.
 
         Args:
             context: utterances so far, oldest first; at least one.
             k: how many replies.
             persona: lines about the one who answers; used by students that were trained with persona lines.
+            stopwatch: is told the seconds of each stage (``tokenise``, ``encode``, ``search``).
 
         Raises:
             ValueError: context or persona is no list of strings, the context is empty, or a text is no valid Unicode.
         """
-        return self.respond_all([context], k, persona)[0]
+        return self.respond_all([context], k, persona, stopwatch)[0]
 
     @torch.inference_mode()
     def respond_all(
-        self, contexts: Sequence[Sequence[str]], k: int = 1, persona: Sequence[str] = ()
+        self,
+        contexts: Sequence[Sequence[str]],
+        k: int = 1,
+        persona: Sequence[str] = (),
+        stopwatch: Stopwatch | None = None,
     ) -> list[list[Reply]]:
         """Return the k best replies to each of several dialogues; see :meth:`respond`."""
         if k < 1:
@@ -88,9 +96,14 @@ class Responder:
         examples = [_example(context, persona) for context in contexts]
         if not examples:
             return []
-        tokens = self.text.encode_contexts([self.text.context_lines(example) for example in examples])
-        ids, mask = pad([np.asarray(row, np.int32) for row in tokens], self.text.pad_id)
-        scores, rows = self.index.search(self.encoder.encode_contexts(ids, mask), k, self.encoder.score)
+        stage = stage_of(stopwatch)
+        with stage("tokenise"):
+            tokens = self.text.encode_contexts([self.text.context_lines(example) for example in examples])
+            ids, mask = pad([np.asarray(row, np.int32) for row in tokens], self.text.pad_id)
+        with stage("encode"):
+            encoded = self.encoder.encode_contexts(ids, mask)
+        with stage("search"):
+            scores, rows = self.index.search(encoded, k, self.encoder.score)
         return [
             [Reply(self.index.texts[row], score, self.index.sources[row]) for score, row in zip(*both, strict=True)]
             for both in zip(scores.tolist(), rows.tolist(), strict=True)
