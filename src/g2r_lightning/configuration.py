@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,17 +116,70 @@ class EncodeSettings:
 
 
 @dataclass(frozen=True)
-class ExportSettings:
-    """An encoder for CPUs instead of a candidate store.
+class ChatSettings:
+    """A conversation in the terminal.
 
     Args:
-        format: of which runtime; without it, ``export`` writes a candidate store in the authors' JSONL.
-        precision: of the towers. ``bf16`` where the CPU has it; ``int8`` is calibrated on training texts, and refused
-            where it costs too much.
-        examples: how many validation contexts it is measured on.
+        index: folder of a response index; that of the experiment's run by default.
+        k: replies that are shown.
+        persona: lines about the bot, for students that were trained with them.
+        contexts: training contexts that ``/why`` compares with; encoded once a run, at the first ``/why``.
+        teacher: let the experiment's teacher score replies that its score set lacks; loaded at the first ``/why``.
     """
 
-    format: Literal["openvino", "onnx"] | None = None
+    index: str | None = None
+    k: PositiveInt = 3
+    persona: list[str] | None = None
+    contexts: PositiveInt = 20_000
+    teacher: bool = False
+
+
+@dataclass(frozen=True)
+class LatencySettings:
+    """What ``latency`` measures.
+
+    Args:
+        contexts: file of contexts, one JSON list of utterances a line; those of ``predict`` by default.
+        limit: how many of them, the first.
+        index: folder of a response index; that of the experiment's run by default.
+        teachers: folders or hub names; the experiment's own teacher by default, ``[]`` for none.
+        decodings: how they decode. ``greedy`` and ``sampling`` (the experiment's section ``sampling``) write what they
+            like; ``beam`` is the baseline of Kim et al. (2021): 10 beams, at least 20 tokens, no 3-gram twice in the
+            reply or copied from the context.
+        max_tokens: most tokens of a teacher's reply.
+        device: of the teachers; the student answers on the CPU.
+        turn: contexts that one system answers before the next system's turn.
+        on_existing: what to do with timings that are there: ``resume`` where they stopped (the settings must be the
+            same), or ``overwrite`` them.
+    """
+
+    contexts: str | None = None
+    limit: PositiveInt = 200
+    index: str | None = None
+    teachers: list[str] | None = None
+    decodings: list[Literal["greedy", "sampling", "beam"]] = field(
+        default_factory=lambda: ["greedy", "sampling", "beam"]
+    )
+    max_tokens: PositiveInt = 128
+    device: str = "cpu"
+    turn: PositiveInt = 10
+    on_existing: Literal["resume", "overwrite"] = "resume"
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """An encoder or an index for other programs, instead of a candidate store.
+
+    Args:
+        format: ``openvino`` or ``onnx``, an encoder for a CPU runtime; ``sentence-transformers``, a folder that library
+            reads; ``faiss``, the index as plain FAISS and Parquet. Without it, ``export`` writes a candidate store in
+            the authors' JSONL.
+        precision: of an encoder's towers. ``bf16`` where the CPU has it; ``int8`` is calibrated on training texts, and
+            refused where it costs too much.
+        examples: how many validation contexts an encoder is measured on.
+    """
+
+    format: Literal["openvino", "onnx", "sentence-transformers", "faiss"] | None = None
     precision: Literal["float32", "bf16", "int8"] = "float32"
     examples: PositiveInt = 500
 
@@ -193,9 +246,11 @@ class ExperimentCLI(LightningCLI):
         parser.add_class_arguments(ScoringSettings, "scoring")
         parser.add_class_arguments(PredictSettings, "predict")
         parser.add_class_arguments(EncodeSettings, "encode")
+        parser.add_class_arguments(ChatSettings, "chat")
+        parser.add_class_arguments(LatencySettings, "latency")
         if self.command in (*STUDENT_COMMANDS, "encode", "export"):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
-        if self.command in ("validate", "test", "predict"):
+        if self.command in ("validate", "test", "predict", "chat"):
             parser.add_argument("--encoder", type=str | None, default=None, help="'openvino', 'onnx', or an export")
         if self.command in ("generate", "score"):
             bare = {"nargs": "?", "const": True}  # --estimate, or --estimate=true as in YAML
