@@ -1,0 +1,1 @@
+"""Studies of finished runs: what is measured beside each other, under the same conditions, in one process."""

@@ -1,0 +1,77 @@
+"""Timed calls as they come, a line of JSON each: a study that is stopped goes on where it was.
+
+The first line says what was measured, and how; timings of other settings are never added to. A line that a kill cut
+short is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from g2r_lightning.errors import ConfigError, DataError
+from g2r_lightning.paths import atomic_path, writable_place
+from g2r_lightning.store import differences
+from g2r_lightning.studies.latency import Call
+
+
+class CallRecord:
+    """The file of a study's calls.
+
+    Args:
+        path: of the file.
+        settings: what is measured, and how; JSON.
+        on_existing: what to do with a file that is there.
+
+    Raises:
+        ConfigError: it holds calls of other settings; names them.
+        DataError: it is no such file.
+    """
+
+    def __init__(
+        self, path: Path, settings: dict[str, Any], on_existing: Literal["resume", "overwrite"] = "resume"
+    ) -> None:
+        self.path = writable_place(path)
+        self.calls: list[Call] = []
+        if path.is_file() and on_existing == "resume":
+            self.calls = self._read(settings)
+        lines = [{"settings": settings}, *map(asdict, self.calls)]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(_line(one) for one in lines), encoding="utf-8")
+
+    def add(self, call: Call) -> None:
+        """Write a call; it is on disk when this returns."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(asdict(call)))
+        self.calls.append(call)
+
+    @property
+    def done(self) -> set[tuple[str, int]]:
+        """(system, place of the context) of every call."""
+        return {(call.system, call.context) for call in self.calls}
+
+    def _read(self, settings: dict[str, Any]) -> list[Call]:
+        with self.path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            lines = file.readlines()  # at line feeds alone: a reply may hold other line breaks
+        try:
+            held = json.loads(lines[0])["settings"]
+        except (IndexError, ValueError, KeyError, TypeError) as error:
+            raise DataError(self.path, "holds no timings; delete it, or --latency.on_existing=overwrite", 1) from error
+        clashes = differences(held, json.loads(_line(settings)), "the file", "this call")
+        if clashes:
+            listed = "\n  ".join(clashes)
+            raise ConfigError(
+                f"{self.path} holds timings of other settings:\n  {listed}\nMeasure all systems again, side by side, "
+                "with --latency.on_existing=overwrite"
+            )
+        whole = [line for line in lines[1:] if line.endswith("\n")]
+        try:
+            return [Call(**json.loads(line)) for line in whole]
+        except (ValueError, TypeError) as error:
+            raise DataError(self.path, f"damaged ({error}); --latency.on_existing=overwrite measures again") from error
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False, default=str) + "\n"
