@@ -1,4 +1,4 @@
-"""``export``: a student's encoder for CPUs (``--format``), or a candidate store in the authors' JSONL."""
+"""``export``: a student or its index for other programs (``--format``), or a store in the authors' JSONL."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from g2r_lightning.commands.evaluate import chosen_checkpoint
+from g2r_lightning.commands.export_folders import export_for_faiss, export_for_sentence_transformers
+from g2r_lightning.commands.export_source import lists_to_measure, student_and_data
 from g2r_lightning.commands.stores import export_candidates
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
-from g2r_lightning.data.corpus import examples_of
-from g2r_lightning.data.evaluation_set import CandidateList, candidate_lists
 from g2r_lightning.data.tokens import TokenIds
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, G2RError
@@ -26,7 +26,6 @@ from g2r_lightning.inference.int8 import CALIBRATION_TEXTS
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.store.hashing import file_hash
-from g2r_lightning.student import RetrievalStudent
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +39,10 @@ def export(arguments: Sequence[str]) -> None:
     cli = ExperimentCLI("export", arguments, ())
     if cli.config.format is None:
         export_candidates(cli)
+    elif cli.config.format == "sentence-transformers":
+        export_for_sentence_transformers(cli)
+    elif cli.config.format == "faiss":
+        export_for_faiss(cli)
     else:
         export_encoder(cli)
 
@@ -57,12 +60,7 @@ def export_encoder(cli: ExperimentCLI) -> None:
     checkpoint = chosen_checkpoint(cli.config.ckpt_path, run)
     hashed = None if checkpoint is None else file_hash(Path(checkpoint))
     folder = _folder(cli, run, hashed)
-    data, student = cli.build("data", "model")
-    if not isinstance(student, RetrievalStudent) or not isinstance(data, DialogueDataModule):
-        raise ConfigError("`export --format` needs a g2r_lightning.student.RetrievalStudent and its dialogues")
-    if checkpoint is not None:
-        _take(student, checkpoint)
-    data.prepare_for(student.text)
+    student, data = student_and_data(cli, checkpoint)
     facts = {"run": run.folder.name, "checkpoint": checkpoint and Path(checkpoint).name, "checkpoint_sha256": hashed}
     manifest = export_student(
         folder,
@@ -75,26 +73,6 @@ def export_encoder(cli: ExperimentCLI) -> None:
         facts,
     )
     log.info("%s", _told(folder, manifest["quality"]))
-
-
-def lists_to_measure(data: DialogueDataModule, most: int) -> list[CandidateList]:
-    """Return contexts of the validation sets with the candidate lists that evaluation ranks.
-
-    Args:
-        data: the experiment's.
-        most: how many contexts, shared out over the sets.
-
-    Raises:
-        ConfigError: there is no validation set.
-    """
-    sets = [examples_of(data.dialogues["validation"][name]) for name in data.validation_names]
-    if not any(sets):
-        raise ConfigError(
-            "the export is measured on validation dialogues, and there are none: name a set under "
-            "data.init_args.validation, or set data.init_args.validation_share"
-        )
-    share = -(-most // len(sets))
-    return [one for some in sets for one in candidate_lists(some, data.evaluation_seed, data.choices, share)]
 
 
 def calibration_texts(data: DialogueDataModule) -> dict[str, list[TokenIds]]:
@@ -136,14 +114,6 @@ def _is_export(folder: Path) -> bool:
     except G2RError:
         return False
     return True
-
-
-def _take(student: RetrievalStudent, checkpoint: str) -> None:
-    import torch
-
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    student.on_load_checkpoint(saved)  # refuses another student's
-    student.load_state_dict(saved["state_dict"])
 
 
 def _lot(example: Example) -> bytes:

@@ -1,0 +1,67 @@
+"""How a conversation looks in a terminal: the reply, the table of the best, and the reasons of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from g2r_lightning.inference.chat import Answered, Told
+from g2r_lightning.inference.why import Explanation, Neighbour
+
+LINES_SHOWN = 3
+
+
+def show(console: Console, outcome: Answered | Told) -> None:
+    """Print what happened: the reply and, where several were asked for, their table; or what a command tells."""
+    if isinstance(outcome, Told):
+        console.print(printable(outcome.text), style="dim" if outcome.ok else "yellow", markup=False)
+        return
+    best = outcome.replies[0]
+    console.print(Text.assemble(("bot> ", "bold"), printable(best.text)))
+    if len(outcome.replies) > 1:
+        table = Table("#", "score", "source", "reply", box=None, padding=(0, 1))
+        for place, reply in enumerate(outcome.replies, start=1):
+            table.add_row(str(place), f"{reply.score:.2f}", Text(reply.source), Text(printable(reply.text)))
+        console.print(table)
+
+
+def show_explanation(console: Console, found: Explanation) -> None:
+    """Print the scores of a reply, the contexts it was written for, and the nearest contexts of all."""
+    console.print(f"why: {printable(found.reply.text)}", style="bold", markup=False)
+    told = "none (its score set does not hold this reply in this context; --chat.teacher=true lets it score now)"
+    if found.teacher is not None:
+        told = f"{found.teacher.score:.3f} ({found.teacher.what})"
+    console.print(f"  source {found.reply.source}, student {found.reply.score:.3f}, teacher {told}", markup=False)
+    if found.occurrences:
+        _show(console, f"written for {found.occurrences:,} training contexts, the nearest:", found.written_for)
+    else:
+        console.print("  no training context had it as a candidate", style="dim")
+    title = f"nearest of {found.compared:,} training contexts ({found.known:,} are known), and what was said there:"
+    _show(console, title, found.nearest)
+
+
+def printable(text: str) -> str:
+    r"""Return a text without the control characters that would steer the terminal; line breaks stay.
+
+    >>> printable("a\x1b[31mb\nc")
+    'a\ufffd[31mb\nc'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+def _show(console: Console, title: str, neighbours: Sequence[Neighbour]) -> None:
+    console.print(f"  {title}", markup=False)
+    table = Table("similarity", "context", "reply there", "source", "teacher", box=None, padding=(0, 1))
+    for one in neighbours:
+        context = " / ".join(one.lines[-LINES_SHOWN:])
+        table.add_row(
+            "" if one.similarity is None else f"{one.similarity:.3f}",
+            Text(printable(context if len(one.lines) <= LINES_SHOWN else f"... / {context}")),
+            Text(printable(one.response)),
+            Text(one.source),
+            "" if one.teacher_score is None else f"{one.teacher_score:.3f}",
+        )
+    console.print(table)
