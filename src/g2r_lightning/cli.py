@@ -21,11 +21,13 @@ COMMANDS = {
     "validate": "evaluate a checkpoint on the validation sets",
     "test": "evaluate a checkpoint on the test sets",
     "predict": "answer a file of contexts and write the replies to JSONL",
+    "chat": "talk with a retriever in the terminal; /why tells where a reply comes from",
+    "latency": "time the student's replies beside its teacher's, context by context",
     "encode": "encode a response set of any size from disk to disk, on any number of devices",
     "generate": "let the teacher write replies to every training context (data-level G2R)",
     "score": "let the teacher score every candidate (model-level G2R)",
     "import": "make a candidate store from the authors' release, or from replies that an LLM already wrote",
-    "export": "write a student's encoder for CPUs (--format=...), or a candidate store in the authors' JSONL",
+    "export": "write a student or its index for other programs (--format=...), or a store in the authors' JSONL",
 }
 STOPPED = "stopped; run the same command again to go on"
 

@@ -36,6 +36,14 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         from g2r_lightning.commands.encode import encode
 
         encode(arguments)
+    elif command == "chat":
+        from g2r_lightning.commands.chat import chat
+
+        chat(arguments)
+    elif command == "latency":
+        from g2r_lightning.commands.latency import latency
+
+        latency(arguments)
     else:
         from g2r_lightning.commands import export, stores, teacher_passes
 
