@@ -66,6 +66,20 @@ def test_lines_from_a_pipe_are_answered_as_the_responder_answers(talk, place):
     assert "never read" not in out
 
 
+def test_at_a_terminal_the_end_of_the_input_ends_the_chat(place, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("sys.stdin", Terminal("hi\n/history\n"))
+    assert main(["chat", "--chat.index=runs/quickstart/index", "--chat.k=1"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("you> ") == 4  # three prompts, and once in the history
+    assert out.count("bot> ") == 2
+    assert " score " not in out  # one reply needs no table
+
+
 def test_why_builds_its_contexts_once_and_keeps_them_in_the_run(talk, place):
     kept = place / "runs/quickstart/why"
     status, out = talk("hi\n/why\n/why 9\n", "-c", "runs/quickstart/config.yaml", "--chat.contexts=20")
@@ -73,7 +87,7 @@ def test_why_builds_its_contexts_once_and_keeps_them_in_the_run(talk, place):
     assert "encoding training contexts for /why, once" in out
     assert "written for" in out
     assert "nearest of 20 training contexts (48 are known)" in out
-    assert "teacher none (its score set does not hold this reply" in out
+    assert "teacher none (no score of this reply in this context" in out
     assert "name a reply by its number, 1 to 3" in out
     manifest = json.loads((kept / "manifest.json").read_text())
     assert (manifest["contexts"], manifest["encoded"]) == (48, 20)

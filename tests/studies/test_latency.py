@@ -10,7 +10,7 @@ import pytest
 from g2r_lightning.errors import ConfigError, DataError
 from g2r_lightning.studies.latency import Call, measure, summarise
 from g2r_lightning.studies.latency_record import CallRecord
-from g2r_lightning.studies.latency_report import figures, rows_of, write_markdown, write_plot
+from g2r_lightning.studies.latency_report import PARTS, figures, rows_of, write_markdown, write_plot
 from g2r_lightning.studies.latency_systems import BEAM, sampling_of
 from g2r_lightning.teacher import Sampling
 
@@ -83,7 +83,8 @@ def test_summaries_are_those_of_numpy_and_stages_add_up():
     assert first.p99 == pytest.approx(np.quantile(seconds, 0.99))
     assert first.p95 == pytest.approx(np.quantile(seconds, 0.95))
     assert first.replies_per_second == pytest.approx(200 / sum(seconds))
-    assert first.stages == pytest.approx({n: f * np.median(seconds) for n, f in (("encode", 0.5), ("search", 0.25), ("other", 0.25))})  # fmt: skip  # noqa: E501
+    parts = {"encode": 0.5, "search": 0.25, "other": 0.25}
+    assert first.stages == pytest.approx({name: part * np.median(seconds) for name, part in parts.items()})
     assert second.stages == {}
     found = figures([first, second], calls)
     assert found["b/times_first"] == pytest.approx(10)
@@ -91,12 +92,9 @@ def test_summaries_are_those_of_numpy_and_stages_add_up():
     assert found["a/p50_ms"] == pytest.approx(1000 * np.median(seconds))
     assert (found["a/mean_length"], found["b/mean_length"]) == (2, 1)
     assert "b/encode_p50_ms" not in found
-    cells = dict(
-        zip(
-            ["system", "p50", "p95", "p99", "mean", "r/s", "tokenise", "encode"], rows_of(found, ["b"])[0], strict=False
-        )
-    )
-    assert (cells["system"], cells["tokenise"], cells["encode"]) == ("b", "", "")
+    encode, search, other = (f"{1000 * part * np.median(seconds):,.0f}" for part in parts.values())
+    assert rows_of(found, ["a", "b"], PARTS) == [["a", "", encode, search, "", other]]  # nothing of `b`
+    assert rows_of(found, ["b", "a"], {"times": "times_first"}) == [["b", "10.0"], ["a", "1.00"]]
 
 
 def test_a_record_goes_on_after_a_kill_and_keeps_settings_apart(tmp_path):
@@ -130,11 +128,12 @@ def test_a_page_and_a_plot(tmp_path):
     write_plot(tmp_path / "latency.png", summaries)
     assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
     found = figures(summaries, calls)
-    write_markdown(tmp_path / "latency.md", found, ["student pytorch", "big | beam"], {"threads": 2}, "latency.png")
+    conditions = {"threads": 2, "gpu": None}
+    write_markdown(tmp_path / "latency.md", found, ["student pytorch", "big | beam"], conditions, "latency.png")
     page = (tmp_path / "latency.md").read_text()
-    rows = [line for line in page.splitlines() if line.startswith("| ")]
-    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
-    assert "![Latency of each system](latency.png)\n\n- threads: 2" in page
+    rows = [line.replace("\\|", "").count("|") for line in page.splitlines() if line.startswith("| ")]
+    assert rows == [9] * 4 + [7] * 3  # of two systems, one has stages
+    assert "![Latency of each system](latency.png)\n\n- threads: 2\n" in page
     assert f"| {found['big | beam/mean_ms']:,.0f} |" in page
 
 

@@ -31,12 +31,13 @@ def show(console: Console, outcome: Answered | Told) -> None:
 def show_explanation(console: Console, found: Explanation) -> None:
     """Print the scores of a reply, the contexts it was written for, and the nearest contexts of all."""
     console.print(f"why: {printable(found.reply.text)}", style="bold", markup=False)
-    told = "none (its score set does not hold this reply in this context; --chat.teacher=true lets it score now)"
+    told = "none (no score of this reply in this context; with --chat.teacher=true the experiment's teacher scores it)"
     if found.teacher is not None:
         told = f"{found.teacher.score:.3f} ({found.teacher.what})"
     console.print(f"  source {found.reply.source}, student {found.reply.score:.3f}, teacher {told}", markup=False)
     if found.occurrences:
-        _show(console, f"written for {found.occurrences:,} training contexts, the nearest:", found.written_for)
+        title = f"written for {found.occurrences:,} of {found.known:,} training contexts, the nearest:"
+        _show(console, title, found.written_for)
     else:
         console.print("  no training context had it as a candidate", style="dim")
     title = f"nearest of {found.compared:,} training contexts ({found.known:,} are known), and what was said there:"

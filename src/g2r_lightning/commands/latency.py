@@ -27,7 +27,7 @@ from g2r_lightning.store.hashing import texts_hash
 from g2r_lightning.store.json_file import write_json
 from g2r_lightning.studies.latency import Call, measure, summarise
 from g2r_lightning.studies.latency_record import CallRecord
-from g2r_lightning.studies.latency_report import figures, table, write_markdown, write_plot
+from g2r_lightning.studies.latency_report import figures, tables, write_markdown, write_plot
 from g2r_lightning.studies.latency_systems import StudentSystem, TeacherSystem, sampling_of, teacher_from
 from g2r_lightning.teacher import Sampling, Teacher
 from g2r_lightning.teacher.generator import Generator
@@ -115,11 +115,11 @@ def teachers(cli: ExperimentCLI, settings: LatencySettings) -> list[TeacherSyste
     found: dict[str, Generator] = {}
     if settings.teachers is not None:
         for name in settings.teachers:
-            short = Path(name).name if Path(name).name not in found else name.replace("/", "_")
-            found[short] = teacher_from(name)
+            short = short_name(name)
+            found[short if short not in found else name.replace("/", "_")] = teacher_from(name)
     elif cli.config.get("teacher") is not None:
         own = cli.build("teacher")
-        found[Path(str(own.describe()["name"])).name] = own
+        found[short_name(str(own.describe()["name"]))] = own
     else:
         log.warning("no teacher to compare with: the experiment has none; name some with --latency.teachers=[FOLDER]")
     own_sampling = Sampling(**vars(cli.config.sampling))
@@ -133,6 +133,16 @@ def teachers(cli: ExperimentCLI, settings: LatencySettings) -> list[TeacherSyste
             generator.check(sampling)
             systems.append(TeacherSystem(f"{name} {decoding}", generator, sampling, seed))
     return systems
+
+
+def short_name(name: str) -> str:
+    """Return what a teacher is called in the tables: the last part of its name, or the run that exported it.
+
+    >>> short_name("facebook/blenderbot-3B"), short_name("runs/small/teacher")
+    ('blenderbot-3B', 'small')
+    """
+    path = Path(name)
+    return path.parent.name if path.name == "teacher" and path.parent.name else path.name
 
 
 def conditions_of(settings: LatencySettings) -> dict[str, Any]:
@@ -169,7 +179,9 @@ def report(run: Path, systems: Sequence[str], calls: Sequence[Call], facts: dict
     except ConfigError as error:
         log.warning("no plot: %s", error)
         plot = None
-    write_json(results / "latency.json", {**found, **{name: str(value) for name, value in facts.items()}})
+    write_json(results / "latency.json", {**found, **facts})
     write_markdown(results / "latency.md", found, systems, facts, plot)
     title = f"{run.name}: latency, {facts['contexts']}, {facts['threads']} threads"
-    Console(file=sys.stdout).print(table(title, found, systems))
+    console = Console(file=sys.stdout)
+    for one in tables(title, found, systems):
+        console.print(one)

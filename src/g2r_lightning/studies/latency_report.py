@@ -15,7 +15,11 @@ from g2r_lightning.metrics import reply_diversity
 from g2r_lightning.paths import atomic_path
 from g2r_lightning.studies.latency import OTHER, Call, Summary
 
-HEADINGS = ("p50", "p95", "p99", "mean", "replies/s", *STAGES, OTHER, "length", "times")
+LATENCIES = {
+    "p50": "p50_ms", "p95": "p95_ms", "p99": "p99_ms", "mean": "mean_ms", "replies/s": "replies_per_second",
+    "length": "mean_length", "times": "times_first",
+}  # fmt: skip
+PARTS = {stage: f"{stage}_p50_ms" for stage in (*STAGES, OTHER)}
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 """Okabe and Ito (2008): told apart by readers of every colour vision."""
 
@@ -40,57 +44,60 @@ def figures(summaries: Sequence[Summary], calls: Sequence[Call]) -> dict[str, fl
     return flat
 
 
-def rows_of(found: Mapping[str, float], systems: Sequence[str]) -> list[list[str]]:
-    """Return the table's cells, a row a system: its name, and one cell for each of :data:`HEADINGS`."""
-    keys = ["p50_ms", "p95_ms", "p99_ms", "mean_ms", "replies_per_second"]
-    keys += [f"{stage}_p50_ms" for stage in (*STAGES, OTHER)]
-    return [
-        [
-            name,
-            *(_number(found.get(f"{name}/{key}")) for key in keys),
-            _number(found.get(f"{name}/mean_length")),
-            _number(found.get(f"{name}/times_first")),
-        ]
-        for name in systems
-    ]
+def rows_of(found: Mapping[str, float], systems: Sequence[str], columns: Mapping[str, str]) -> list[list[str]]:
+    """Return a table's cells, a row a system that has any: its name, and one cell a column.
+
+    Args:
+        found: of :func:`figures`.
+        systems: in the order of the rows.
+        columns: heading -> figure, :data:`LATENCIES` or :data:`PARTS`.
+    """
+    rows = [[name, *(_number(found.get(f"{name}/{key}")) for key in columns.values())] for name in systems]
+    return [row for row in rows if any(row[1:])]
 
 
-def table(title: str, found: Mapping[str, float], systems: Sequence[str]) -> Table:
-    """Return the table for a terminal."""
-    made = Table(title=title, caption="ms; stages are medians; times: mean latency over the first system's")
-    made.add_column("")
-    for heading in HEADINGS:
-        made.add_column(heading, justify="right")
-    for row in rows_of(found, systems):
-        made.add_row(*row)
+def tables(title: str, found: Mapping[str, float], systems: Sequence[str]) -> list[Table]:
+    """Return the tables for a terminal: latencies, and the stages of those systems that have them."""
+    explained = ("ms; length in tokens; times: mean over that of the first system", "ms, medians")
+    made = []
+    for columns, caption in zip((LATENCIES, PARTS), explained, strict=True):
+        one = Table(title=title, caption=caption)
+        one.add_column("", overflow="fold")
+        for heading in columns:
+            one.add_column(heading, justify="right", no_wrap=True)
+        for row in rows_of(found, systems, columns):
+            one.add_row(*row)
+        made.append(one)
     return made
 
 
 def write_markdown(
     path: Path, found: Mapping[str, float], systems: Sequence[str], conditions: Mapping[str, Any], plot: str | None
 ) -> None:
-    """Write the page: table, plot, and under which conditions it was measured.
+    """Write the page: tables, plot, and under which conditions it was measured.
 
     Args:
         path: of the page.
         found: of :func:`figures`.
         systems: in the order of the rows.
-        conditions: name -> value, a line each.
+        conditions: name -> value, a line each; nothing of those that are ``None``.
         plot: file name of the plot, if there is one.
     """
     explained = (
-        "Milliseconds a reply at batch size 1, systems in turns on the same contexts; stages are medians, `length` is "
-        "tokens a reply, `times` the mean latency over that of the first system."
+        "Milliseconds a reply at batch size 1, systems in turns on the same contexts; `length` is tokens a reply, "
+        "`times` the mean latency over that of the first system."
     )
-    text = [
+    parts = [
         "# Latency",
         explained,
-        markdown(["", *HEADINGS], rows_of(found, systems), rule="--:"),
+        markdown(["", *LATENCIES], rows_of(found, systems, LATENCIES), rule="--:"),
+        "Where the time goes, medians in milliseconds:",
+        markdown(["", *PARTS], rows_of(found, systems, PARTS), rule="--:"),
         *([f"![Latency of each system]({plot})"] if plot else []),
-        "\n".join(f"- {name}: {value}" for name, value in conditions.items()),
+        "\n".join(f"- {name}: {value}" for name, value in conditions.items() if value is not None),
     ]
     with atomic_path(path) as temporary:
-        temporary.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def write_plot(path: Path, summaries: Sequence[Summary]) -> None:
