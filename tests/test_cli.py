@@ -186,9 +186,8 @@ def test_a_misspelt_key_of_a_file_names_itself_and_the_nearest_right_one(refused
 
 
 def test_a_key_like_no_other_lists_what_there_is(refused):
-    assert "known here: alias, ckpt_path, data, decodings, encode, filters, machine, model, predict, run" in refused(
-        "--quux=1"
-    )
+    told = refused("--quux=1").partition("known here: ")[2]
+    assert {"alias", "ckpt_path", "data", "machine", "model", "run", "trainer"} <= set(told.strip().split(", "))
     assert "known here" in refused("--optimizer=torch.optim.SGD")  # LightningCLI's own would be ignored here
 
 
