@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from g2r_lightning.cli import COMMANDS, main
+from g2r_lightning.index import load_responses
 from tiny import write_dialogues
 from tiny_experiment import at_step, results, run
 
@@ -426,9 +427,7 @@ CONTEXTS = [["hi", "hello ?"], ["i love pizza 🍕", "привет", "what ?"], 
 
 
 def test_predict_writes_replies_in_the_order_of_the_contexts(predict, first):
-    import pyarrow.parquet as pq
-
-    known = set(pq.read_table(first / "index/responses.parquet")["text"].to_pylist())
+    known = set(load_responses(first / "index").texts)
     answered = predict([json.dumps(c) for c in CONTEXTS], "--predict.k=3", "--data.evaluation_batch_size=3")
     assert [line["context"] for line in answered] == CONTEXTS
     for line in answered:

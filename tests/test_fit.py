@@ -56,7 +56,7 @@ def test_what_a_run_leaves(first):
     found = {str(path.relative_to(first)) for path in first.rglob("*") if path.is_file()}
     assert {
         "config.yaml", "record.json", "results/validation.json", "results/test.json", "examples/validation-val.parquet",
-        "examples/test-one.parquet", "examples/test-two.parquet", "index/manifest.json", "index/responses.parquet",
+        "examples/test-one.parquet", "examples/test-two.parquet", "index/manifest.json", "index/responses.arrow",
         "index/student/model.safetensors",
     } <= found  # fmt: skip
     assert not any(path.endswith((".pkl", ".pt", ".tmp")) for path in found)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.machine import MachineSettings, matmul_peak, native_precision
+from g2r_lightning.machine import MachineSettings, _free_in_group, free_memory, matmul_peak, native_precision
 from tiny_experiment import run, write_experiment
 
 FAULTS = """
@@ -92,3 +92,22 @@ def test_the_record_tells_what_was_used(tmp_path: Path) -> None:
 def test_threads_below_one_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"machine\.threads=0: at least 1"):
         MachineSettings(threads=0).apply()
+
+
+def test_free_memory_is_what_the_machine_or_the_container_has_left(tmp_path: Path) -> None:
+    free = free_memory()
+    assert free is not None
+    assert 1 << 20 < free < 1 << 45
+    assert _free_in_group(tmp_path) is None
+    new = {"memory.max": "max\n", "memory.current": "700\n", "memory.stat": "anon 5\ninactive_file 200\n"}
+    for name, text in new.items():
+        (tmp_path / name).write_text(text)
+    assert _free_in_group(tmp_path) is None  # no limit
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert _free_in_group(tmp_path) == 1000 - 700 + 200
+    old = tmp_path / "old" / "memory"
+    old.mkdir(parents=True)
+    files = {"memory.limit_in_bytes": "50", "memory.usage_in_bytes": "60", "memory.stat": "total_inactive_file 4"}
+    for name, text in files.items():
+        (old / name).write_text(text)
+    assert _free_in_group(tmp_path / "old") == 0

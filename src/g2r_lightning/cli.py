@@ -24,6 +24,7 @@ COMMANDS = {
     "chat": "talk with a retriever in the terminal; /why tells where a reply comes from",
     "latency": "time the student's replies beside its teacher's, context by context",
     "encode": "encode a response set of any size from disk to disk, on any number of devices",
+    "index": "build the response index of a checkpoint over a response set of any size, tuned on real contexts",
     "generate": "let the teacher write replies to every training context (data-level G2R)",
     "score": "let the teacher score every candidate (model-level G2R)",
     "import": "make a candidate store from the authors' release, or from replies that an LLM already wrote",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -100,6 +100,8 @@ class EncodeSettings:
         student: folder of a student (``runs/x/index``, or its ``student``), instead of the experiment's checkpoint.
         field: of JSONL or Parquet; ``response``, else ``text``, by default.
         source: who wrote the responses of an input that does not say it.
+        columns: further fields of JSONL or Parquet that are kept beside the responses; by default all that a filter
+            could ask about.
         dtype: of the vectors on disk.
         shard_size: responses a shard: what is in memory at a time, and what a killed run loses at most.
         token_budget: padded tokens of one pass; 2,048 on a CPU and 65,536 on a GPU by default.
@@ -110,6 +112,7 @@ class EncodeSettings:
     student: str | None = None
     field: str | None = None
     source: str = "approved"
+    columns: list[str] | None = None
     dtype: Literal["float32", "float16"] = "float32"
     shard_size: PositiveInt = 16_384
     token_budget: PositiveInt | None = None
@@ -164,6 +167,50 @@ class LatencySettings:
     device: str = "cpu"
     turn: PositiveInt = 10
     on_existing: Literal["resume", "overwrite"] = "resume"
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """What ``index`` builds, and what of.
+
+    Args:
+        input: the response set: text (one reply a line), ``.jsonl``, ``.parquet``, the folder of a candidate store, a
+            folder of ``encode``, or an index that shall be searched otherwise; the experiment's own by default.
+        output: folder of the index; ``<run>/index`` by default.
+        student: folder of a student (``runs/x/index``, or its ``student``), instead of the experiment's checkpoint.
+        field: of JSONL or Parquet; ``response``, else ``text``, by default.
+        source: who wrote the responses of an input that does not say it.
+        columns: further fields of JSONL or Parquet that are kept beside the responses; by default all that a filter
+            could ask about.
+        factory: FAISS factory string, ``Flat`` for exact search, or ``auto``: by size, memory and measurement.
+        search: search parameters, ``{nprobe: 16, refine: 4}``, instead of tuned ones.
+        recall: share of the best responses that is to be found, measured against exact search on real contexts.
+        recall_at: how many best responses are meant.
+        contexts: file of real contexts (one JSON list of utterances a line) to measure on; those of the experiment's
+            validation sets by default.
+        num_contexts: how many of them.
+        memory_limit: GiB that building and searching may take; half of what is free by default.
+        dtype: of the vectors that are kept; as they were encoded, else float32, by default.
+        shard_size: responses that are encoded at a time, and what a killed run loses at most.
+        token_budget: padded tokens of one pass; 2,048 on a CPU and 65,536 on a GPU by default.
+    """
+
+    input: str | None = None
+    output: str | None = None
+    student: str | None = None
+    field: str | None = None
+    source: str = "approved"
+    columns: list[str] | None = None
+    factory: str = "auto"
+    search: dict[str, float] | None = None
+    recall: float = 0.99
+    recall_at: PositiveInt = 10
+    contexts: str | None = None
+    num_contexts: PositiveInt = 1000
+    memory_limit: PositiveFloat | None = None
+    dtype: Literal["float32", "float16"] | None = None
+    shard_size: PositiveInt = 16_384
+    token_budget: PositiveInt | None = None
 
 
 @dataclass(frozen=True)
@@ -248,12 +295,17 @@ class ExperimentCLI(LightningCLI):
         parser.add_class_arguments(EncodeSettings, "encode")
         parser.add_class_arguments(ChatSettings, "chat")
         parser.add_class_arguments(LatencySettings, "latency")
-        if self.command in (*STUDENT_COMMANDS, "encode", "export"):
+        parser.add_class_arguments(IndexSettings, "index")
+        if self.command in (*STUDENT_COMMANDS, "encode", "index", "export"):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
         if self.command in ("validate", "test", "predict", "chat"):
             parser.add_argument("--encoder", type=str | None, default=None, help="'openvino', 'onnx', or an export")
+        bare = {"nargs": "?", "const": True}  # --estimate, or --estimate=true as in YAML
+        if self.command == "index":
+            parser.add_argument(
+                "--verify", type=bool, default=False, **bare, help="check --index.output, build nothing"
+            )
         if self.command in ("generate", "score"):
-            bare = {"nargs": "?", "const": True}  # --estimate, or --estimate=true as in YAML
             parser.add_argument(
                 "--estimate", type=bool, default=False, **bare, help="time a few batches, write nothing"
             )

@@ -1,4 +1,4 @@
-"""What a machine can do, and how a command uses it: threads, precision of products, memory between steps.
+"""What a machine can do, and how a command uses it: threads, precision of products, memory between steps, free memory.
 
 A training step on a CPU takes hundreds of megabytes and gives them back. The C library hands them back to the system,
 which zeroes every page before the next step gets it. ``keep_memory`` makes glibc keep them. Nothing here happens at
@@ -11,6 +11,7 @@ import ctypes
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
@@ -76,6 +77,43 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((M_MMAP_THRESHOLD, KEPT_BYTES), (M_TRIM_THRESHOLD, KEPT_BYTES), (M_TOP_PAD, PAD_BYTES))
     return all(bool(mallopt(*setting)) for setting in settings)
+
+
+def free_memory() -> int | None:
+    """Return the bytes that this process may still take, or ``None`` where the system does not tell.
+
+    Within a container that is what its control group leaves, if that is less than what the machine has.
+    """
+    known = [left for left in (_free_on_machine(), _free_in_group(Path("/sys/fs/cgroup"))) if left is not None]
+    return min(known, default=None)
+
+
+def _free_on_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:  # elsewhere: half of what there is, since nobody says what others hold
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _free_in_group(folder: Path) -> int | None:
+    """Return what a control group (version 2, else 1) may still take; its page cache counts as free."""
+    places = (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    )
+    for limit, usage, statistics, cached in places:
+        try:
+            most, used = (int((folder / name).read_text(encoding="utf-8")) for name in (limit, usage))
+            told = dict(line.split() for line in (folder / statistics).read_text(encoding="utf-8").splitlines())
+        except (OSError, ValueError):  # no such group, or "max": no limit
+            continue
+        return max(most - used + int(told.get(cached, 0)), 0)
+    return None
 
 
 def native_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from g2r_lightning.data.samplers import StepKey
 from g2r_lightning.dialogue import Candidate, Example
 from g2r_lightning.dialogue.readers import G2RReleaseReader, JsonlReader
 from g2r_lightning.errors import ConfigError, G2RError, StoreError
+from g2r_lightning.index import load_responses
 from g2r_lightning.store import (
     SCORE_SCHEMA,
     CandidateStore,
@@ -134,7 +134,7 @@ def test_score_transfer_from_a_store(fitted, store, augmented, tmp_path):
     assert loss == pytest.approx([0.5 * a + 0.5 * b for a, b in zip(ce, kd, strict=True)], abs=1e-5)
     assert kd == pytest.approx([a + b for a, b in zip(kl, entropy, strict=True)], abs=1e-5)
     assert all(value >= -1e-6 for value in kl)
-    assert set(pq.read_table(folder / "index/responses.parquet")["source"].to_pylist()) == {"original", "generated"}
+    assert set(load_responses(folder / "index").sources) == {"original", "generated"}
 
 
 def test_with_alpha_0_a_teacher_changes_nothing_but_is_watched(fitted, store, augmented, tmp_path):
@@ -178,8 +178,7 @@ def test_the_authors_release_trains_without_a_store(fitted, tmp_path, augmented)
     flags = [*augmented(None, "given_ll", "--model.loss.alpha=0.1"), "-c", str(tmp_path / "release.yaml")]
     assert run("fit", fitted, *flags, "--trainer.max_epochs=1") == 0
     assert len(scalars(tmp_path / "runs/first", "train/kl")) == 6
-    sources = pq.read_table(tmp_path / "runs/first/index/responses.parquet")["source"].to_pylist()
-    assert set(sources) == {"original", "blender"}
+    assert set(load_responses(tmp_path / "runs/first/index").sources) == {"original", "blender"}
 
 
 @pytest.mark.parametrize(

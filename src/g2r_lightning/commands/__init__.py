@@ -44,6 +44,10 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         from g2r_lightning.commands.latency import latency
 
         latency(arguments)
+    elif command == "index":
+        from g2r_lightning.commands.index import index
+
+        index(arguments)
     else:
         from g2r_lightning.commands import export, stores, teacher_passes
 

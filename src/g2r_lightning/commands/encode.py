@@ -23,6 +23,9 @@ from g2r_lightning.index import ResponseEncoding, ResponseStream
 from g2r_lightning.index.encoding import EncodingProgress, Work
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.runs import RunFolder
+from g2r_lightning.store.hashing import file_hash
+from g2r_lightning.store.json_file import read_json
+from g2r_lightning.store.manifest import MANIFEST
 from g2r_lightning.student import RetrievalStudent, StudentEncoder, StudentText, load_student
 
 log = logging.getLogger(__name__)
@@ -40,8 +43,8 @@ def encode(arguments: Sequence[str]) -> None:
         raise ConfigError(
             "name the response set and a folder for its vectors: --encode.input=FILE --encode.output=FOLDER"
         )
-    responses = ResponseStream(settings.input, settings.field, settings.source)
-    encoder, text = student_of(cli, settings)
+    responses = ResponseStream(settings.input, settings.field, settings.source, settings.columns)
+    encoder, text, _ = student_of(cli, settings.student)
     trainer = pass_trainer(cli, "precision")
     encoding = ResponseEncoding(
         folder=resolve_path(settings.output),
@@ -53,6 +56,18 @@ def encode(arguments: Sequence[str]) -> None:
         shard_size=settings.shard_size,
         token_budget=settings.token_budget,
     )
+    begun = time.perf_counter()
+    work = run_encoding(trainer, encoding)
+    if trainer.is_global_zero:
+        report(encoding.folder, encoding.finish(), work, time.perf_counter() - begun)
+
+
+def run_encoding(trainer: Trainer, encoding: ResponseEncoding) -> Work:
+    """Make the shards that an encoding lacks; return what all processes have done together.
+
+    Raises:
+        G2RError: the folder or the input cannot be used, or a vector is not finite.
+    """
     progress: list[EncodingProgress] = []
 
     def watch(bar: Any) -> None:
@@ -61,37 +76,50 @@ def encode(arguments: Sequence[str]) -> None:
     def make(index: int) -> None:
         encoding.write(index, progress[-1])
 
-    begun = time.perf_counter()
-    trainer.predict(ShardPass(encoding, make, "encoding", "responses", watch, encoder), return_predictions=False)
-    work = summed(trainer, encoding.work)
-    if trainer.is_global_zero:
-        report(encoding.folder, encoding.finish(), work, time.perf_counter() - begun)
+    shard_pass = ShardPass(encoding, make, "encoding", "responses", watch, encoding.encoder)
+    trainer.predict(shard_pass, return_predictions=False)
+    return summed(trainer, encoding.work)
 
 
-def student_of(cli: ExperimentCLI, settings: EncodeSettings) -> tuple[StudentEncoder, StudentText]:
-    """Return the student of ``--encode.student``, else that of the experiment's run.
+def student_of(cli: ExperimentCLI, student: str | None) -> tuple[StudentEncoder, StudentText, dict[str, Any]]:
+    """Return the student of a folder, else that of the experiment's run, and where it comes from.
+
+    Args:
+        cli: the experiment.
+        student: the folder, or ``None``.
+
+    Returns:
+        Encoder, text, and ``run``, ``checkpoint`` and ``checkpoint_sha256`` as far as they are known.
 
     Raises:
         ConfigError: there is neither, or the model is no student, or the checkpoint does not fit it.
         G2RError: the folder holds no student.
     """
-    if settings.student is not None:
-        folder = resolve_path(settings.student)
-        return load_student(folder / "student" if (folder / "student").is_dir() else folder)
+    if student is not None:
+        given = resolve_path(student)
+        folder = given / "student" if (given / "student").is_dir() else given
+        index = folder.parent / MANIFEST
+        facts = read_json(index) if folder.name == "student" and index.is_file() else {}
+        told = {key: value for key, value in facts.items() if key in ("run", "checkpoint", "checkpoint_sha256")}
+        return *load_student(folder), told
     if cli.config.get("model") is None:
         raise ConfigError(
-            "`encode` needs a student: -c runs/NAME/config.yaml (with --ckpt_path for another checkpoint than the "
-            "best), or a folder that holds one: --encode.student=runs/NAME/index"
+            f"`{cli.command}` needs a student: -c runs/NAME/config.yaml (with --ckpt_path for another checkpoint than "
+            f"the best), or a folder that holds one: --{cli.command}.student=runs/NAME/index"
         )
-    checkpoint = chosen_checkpoint(cli.config.ckpt_path, RunFolder(cli.run_settings.folder))
+    run = RunFolder(cli.run_settings.folder)
+    checkpoint = chosen_checkpoint(cli.config.ckpt_path, run)
     model = cli.build("model")
     if not isinstance(model, RetrievalStudent):
-        raise ConfigError("`encode` needs a g2r_lightning.student.RetrievalStudent as the model")
-    if checkpoint is not None:
-        held = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        model.on_load_checkpoint(held)  # refuses one of another student
-        model.load_state_dict(held["state_dict"])
-    return model.encoder, model.text
+        raise ConfigError(f"`{cli.command}` needs a g2r_lightning.student.RetrievalStudent as the model")
+    if checkpoint is None:
+        return model.encoder, model.text, {"run": run.folder.name, "checkpoint": None, "checkpoint_sha256": None}
+    held = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model.on_load_checkpoint(held)  # refuses one of another student
+    model.load_state_dict(held["state_dict"])
+    path = Path(checkpoint)
+    told = {"run": run.folder.name, "checkpoint": path.name, "checkpoint_sha256": file_hash(path)}
+    return model.encoder, model.text, told
 
 
 def summed(trainer: Trainer, work: Work) -> Work:

@@ -1,8 +1,9 @@
 """An encoded response set as a folder: its texts and their vectors in shards, and a manifest.
 
-``part-00000.parquet`` has the columns ``text`` and ``source``, ``part-00000.npy`` the vector of each row (n, d),
-float32 or float16; row i of the set is row ``i % shard_size`` of shard ``i // shard_size``. ``manifest.json`` says
-which student made the vectors of which input. Vectors are opened as memory maps: a set may be larger than memory.
+``part-00000.parquet`` has the columns ``text``, ``source`` and whatever else the input told of its responses,
+``part-00000.npy`` the vector of each row (n, d), float32 or float16; row i of the set is row ``i % shard_size`` of
+shard ``i // shard_size``. ``manifest.json`` says which student made the vectors of which input. Vectors are opened as
+memory maps: a set may be larger than memory.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class EncodedShard:
     Args:
         first: row of its first response in the whole set.
         vectors: (n, d) float32 or float16, a read-only memory map.
-        texts_path: the Parquet file with ``text`` and ``source``.
+        texts_path: the Parquet file with ``text``, ``source`` and the input's own columns.
     """
 
     first: int
@@ -57,6 +58,10 @@ class EncodedShard:
     def sources(self) -> list[str]:
         """Return who wrote each."""
         return self._column("source")
+
+    def table(self) -> pa.Table:
+        """Return the n responses with all that is told of them: ``text``, ``source``, and the input's own columns."""
+        return _read(self.texts_path, None)
 
     def _column(self, name: str) -> list[str]:
         return read_column(self.texts_path, name)
@@ -131,8 +136,12 @@ def read_column(path: Path, name: str) -> list[str]:
     Raises:
         StoreError: the file cannot be read.
     """
+    values: list[str] = _read(path, [name])[name].to_pylist()
+    return values
+
+
+def _read(path: Path, columns: list[str] | None) -> pa.Table:
     try:
-        values: list[str] = pq.read_table(path, columns=[name])[name].to_pylist()
+        return pq.read_table(path, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path}: unreadable ({error}); restore it, or delete its folder and {_AGAIN}") from error
-    return values

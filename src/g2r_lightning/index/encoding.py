@@ -25,10 +25,11 @@ from tqdm.auto import tqdm
 
 from g2r_lightning import __version__
 from g2r_lightning.errors import DataError, G2RError, StoreError
+from g2r_lightning.index.columns import SOURCE, TEXT, as_table
 from g2r_lightning.index.distinct import SeenKeys
 from g2r_lightning.index.encode import TOKENS_AT_ONCE, encode_rows, token_chunks, weights_hash
 from g2r_lightning.index.encoded import SCHEMA_VERSION, read_column, vectors_name
-from g2r_lightning.index.stream import ResponseStream
+from g2r_lightning.index.stream import Responses, Row
 from g2r_lightning.paths import atomic_path
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.store.json_file import read_json, write_json
@@ -75,10 +76,12 @@ class ResponseEncoding:
         token_budget: padded tokens of one pass; 2,048 on a CPU, 65,536 on a GPU where ``None``. Changes vectors by
             rounding only, so a run may go on with another one.
         progress: show what is read.
+        section: of the command whose settings these are, for messages.
+        look: called when the texts are read, with their number: the last place to refuse them before they are encoded.
     """
 
     folder: Path
-    responses: ResponseStream
+    responses: Responses
     encoder: StudentEncoder
     text: StudentText
     dtype: Dtype = "float32"
@@ -86,6 +89,8 @@ class ResponseEncoding:
     shard_size: int = 16_384
     token_budget: int | None = None
     progress: bool = True
+    section: str = "encode"
+    look: Callable[[int], None] | None = None
     work: Work = field(default_factory=Work)
 
     @cached_property
@@ -112,9 +117,11 @@ class ResponseEncoding:
             StoreError: the folder was begun for something else (names both values), or a file in it is damaged.
             DataError: the input cannot be read, or holds no response.
         """
-        claim(self.folder, self._held, self.plan, "--encode.output", "the folder", "this command")
+        claim(self.folder, self._held, self.plan, f"--{self.section}.output", "the folder", "this command")
         if not self._finished and not (self.folder / TEXTS).exists():
             self._read()
+        if self.look is not None:
+            self.look(self._counts["responses"])
         for index in range(self.num_shards):
             if (path := self.folder / vectors_name(index)).exists():
                 self._check(path, index)
@@ -162,7 +169,7 @@ class ResponseEncoding:
         if not finite.all():
             raise G2RError(
                 f"the vector of the response {texts[int(np.argmin(finite))]!r} is NaN, infinite or too large for "
-                f"{self.dtype}; choose --encode.dtype=float32, or another checkpoint"
+                f"{self.dtype}; choose --{self.section}.dtype=float32, or another checkpoint"
             )
         with atomic_path(self.folder / vectors_name(index)) as temporary, temporary.open("wb") as file:
             np.save(file, kept, allow_pickle=False)
@@ -216,7 +223,7 @@ class ResponseEncoding:
         if stray is not None:
             raise StoreError(
                 f"{stray}: a shard without {PLAN} or {MANIFEST}, so nobody knows what it was made from; name another "
-                f"folder with --encode.output, or delete {self.folder}"
+                f"folder with --{self.section}.output, or delete {self.folder}"
             )
         return None
 
@@ -224,7 +231,7 @@ class ResponseEncoding:
         """Write the distinct texts in shards, and how many there were when all are there."""
         counts = dict.fromkeys(("responses", "duplicates", "blank"), 0)
         bar = tqdm(desc="reading", unit=" responses", disable=not self.progress, leave=False)
-        shard: list[tuple[str, str]] = []
+        shard: list[Row] = []
         for fresh in self._distinct(counts, bar):
             shard += fresh
             while len(shard) >= self.shard_size:
@@ -239,11 +246,11 @@ class ResponseEncoding:
             raise DataError(self.responses.path, "the response set is empty: nothing to encode")
         write_json(self.folder / TEXTS, counts)
 
-    def _distinct(self, counts: dict[str, int], bar: Any) -> Iterator[list[tuple[str, str]]]:
+    def _distinct(self, counts: dict[str, int], bar: Any) -> Iterator[list[Row]]:
         """Yield the texts that were not there before, piece by piece; count those that were."""
         seen = SeenKeys()
-        for piece in _pieces(self.responses):
-            keys = [self.text.key(text) for text, _ in piece]
+        for piece in _pieces(self.responses.rows()):
+            keys = [self.text.key(text) for text, *_ in piece]
             filled = [row for row, key in enumerate(keys) if key]
             new = seen.add([keys[row] for row in filled]).tolist()
             fresh = [piece[row] for row, first in zip(filled, new, strict=True) if first]
@@ -252,9 +259,8 @@ class ResponseEncoding:
             bar.update(len(piece))
             yield fresh
 
-    def _write_texts(self, first: int, rows: list[tuple[str, str]]) -> None:
-        texts, sources = zip(*rows, strict=True)
-        table = pa.table({"text": pa.array(texts, pa.string()), "source": pa.array(sources, pa.string())})
+    def _write_texts(self, first: int, rows: list[Row]) -> None:
+        table = as_table(rows, pa.schema([(TEXT, pa.string()), (SOURCE, pa.string()), *self.responses.schema]))
         with atomic_path(self.folder / shard_name(first // self.shard_size)) as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
@@ -290,7 +296,7 @@ class EncodingProgress:
         self._bar.update(responses)
 
 
-def _pieces(responses: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+def _pieces(responses: Iterable[Row]) -> Iterator[list[Row]]:
     source = iter(responses)
     while piece := list(islice(source, TEXTS_AT_ONCE)):
         yield piece

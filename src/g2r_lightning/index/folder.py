@@ -1,15 +1,19 @@
 """A response index as a folder that can be moved.
 
-``student/`` (safetensors, tokenizer, settings), ``responses.parquet`` (text, source), ``embeddings.npy``,
-``index.faiss`` and ``manifest.json`` with sizes and checksums. The folder appears whole or not at all. Loading checks
-sizes; :func:`verify` reads everything.
+``student/`` (safetensors, tokenizer, settings), ``responses.arrow`` (text, source, and what else is told of the
+responses), ``embeddings.npy``, ``index.faiss`` where the search is not exact (and ``index.ivfdata`` where its cells
+were merged on disk), and ``manifest.json`` with sizes and checksums. The folder appears whole or not at all.
+
+Loading checks sizes and headers and maps everything into memory: a million responses take no longer than a thousand.
+:func:`verify` reads every byte. Folders of schema version 1 (``responses.parquet``, an ``index.faiss`` of every kind)
+are read too.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,9 @@ from safetensors import SafetensorError
 
 from g2r_lightning import __version__
 from g2r_lightning.errors import G2RError
-from g2r_lightning.index.response_index import ResponseIndex
+from g2r_lightning.index.columns import SOURCE, TEXT, TextColumn, metadata_of, read_columns, write_columns
+from g2r_lightning.index.faiss_search import read_mapped
+from g2r_lightning.index.response_index import EXACT, ResponseIndex
 from g2r_lightning.paths import replaced_folder
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.student.encoders import StudentEncoder
@@ -29,7 +35,10 @@ from g2r_lightning.student.persistence import load_student, save_student
 from g2r_lightning.student.text import StudentText
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+RESPONSES, EMBEDDINGS, FAISS = "responses.arrow", "embeddings.npy", "index.faiss"
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+_AGAIN = "build the index again"
 
 
 def save_index(
@@ -46,24 +55,39 @@ def save_index(
     """
     with replaced_folder(folder) as fresh:
         save_student(encoder, text, fresh / "student")
-        pq.write_table(pa.table({"text": index.texts, "source": index.sources}), fresh / "responses.parquet")
-        np.save(fresh / "embeddings.npy", index.embeddings, allow_pickle=False)
-        if index.faiss_index is not None:
+        write_columns(fresh / RESPONSES, [index.table])
+        np.save(fresh / EMBEDDINGS, index.embeddings, allow_pickle=False)
+        if index.factory != EXACT and index.faiss_index is not None:
             import faiss
 
-            faiss.write_index(index.faiss_index, str(fresh / "index.faiss"))
-        files = sorted(path for path in fresh.rglob("*") if path.is_file())
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            "created_by": f"g2r_lightning {__version__}",
-            "factory": index.factory,
-            "responses": len(index),
-            "dimension": int(index.embeddings.shape[1]),
-            "exact": index.factory == "Flat",
-            "files": {str(path.relative_to(fresh)): _described(path) for path in files},
-            **facts,
-        }
-        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            faiss.write_index(index.faiss_index, str(fresh / FAISS))
+        write_manifest(fresh, {**described_index(index), **facts})
+
+
+def described_index(index: ResponseIndex) -> dict[str, Any]:
+    """Return what a manifest says of every index."""
+    return {
+        "factory": index.factory,
+        "search": index.search_parameters,
+        "responses": len(index),
+        "dimension": int(index.embeddings.shape[1]),
+        "dtype": str(index.embeddings.dtype),
+        "columns": index.table.column_names,
+        "exact": index.factory == EXACT,
+    }
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``manifest.json`` with the checksum of every file of the folder, and return it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "created_by": f"g2r_lightning {__version__}",
+        **facts,
+        "files": {str(path.relative_to(folder)): _described(path) for path in files},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return manifest
 
 
 def load_index(folder: Path) -> tuple[ResponseIndex, StudentEncoder, StudentText]:
@@ -87,11 +111,11 @@ def load_responses(folder: Path) -> ResponseIndex:
     for name, facts in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise G2RError(f"{path}: missing; build the index again")
+            raise G2RError(f"{path}: missing; {_AGAIN}")
         if (size := path.stat().st_size) != facts["bytes"]:
-            raise G2RError(f"{path}: {size} bytes, but {facts['bytes']} were written; build the index again")
+            raise G2RError(f"{path}: {size} bytes, but {facts['bytes']} were written; {_AGAIN}")
     with _named(folder):
-        return _loaded(folder, manifest["factory"])
+        return _loaded(folder, manifest)
 
 
 @contextmanager
@@ -101,19 +125,27 @@ def _named(folder: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, SafetensorError, OSError, ValueError, RuntimeError) as error:
         verify(folder)  # names the file, where one is not as it was written
-        raise G2RError(f"{folder}: cannot be read ({error}); build the index again") from error
+        raise G2RError(f"{folder}: cannot be read ({error}); {_AGAIN}") from error
 
 
-def _loaded(folder: Path, factory: str) -> ResponseIndex:
-    table = pq.read_table(folder / "responses.parquet")
-    embeddings = np.load(folder / "embeddings.npy", mmap_mode="c", allow_pickle=False)  # torch warns of read-only ones
-    faiss_index = None
-    if (folder / "index.faiss").is_file() and importlib.util.find_spec("faiss") is not None:
-        import faiss
-
-        faiss_index = faiss.read_index(str(folder / "index.faiss"))
-    texts, sources = table["text"].to_pylist(), table["source"].to_pylist()
-    return ResponseIndex(texts, sources, embeddings, factory, faiss_index)
+def _loaded(folder: Path, manifest: dict[str, Any]) -> ResponseIndex:
+    first = manifest["schema_version"] == 1
+    table = pq.read_table(folder / "responses.parquet") if first else read_columns(folder / RESPONSES)
+    embeddings = np.load(folder / EMBEDDINGS, mmap_mode="c", allow_pickle=False)  # torch warns of read-only ones
+    if embeddings.ndim != 2 or embeddings.dtype not in (np.float32, np.float16):
+        raise ValueError(f"{EMBEDDINGS} holds {embeddings.dtype} of shape {embeddings.shape}")
+    factory, faiss_index = manifest["factory"], None
+    if factory != EXACT and importlib.util.find_spec("faiss") is not None:
+        faiss_index = read_mapped(folder / FAISS)
+        if faiss_index.ntotal != len(embeddings) or faiss_index.d != embeddings.shape[1]:
+            raise ValueError(f"{FAISS} is over {faiss_index.ntotal} vectors of {faiss_index.d} dimensions")
+    elif factory != EXACT:
+        factory = EXACT  # without faiss all vectors are read: the same answers and better
+    search = manifest.get("search", {}) if faiss_index is not None else {}
+    texts, sources = TextColumn(table[TEXT]), TextColumn(table[SOURCE])
+    return ResponseIndex(
+        texts, sources, embeddings, factory, faiss_index, search, metadata_of(table), checked=True
+    )  # fmt: skip
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -126,16 +158,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["schema_version"]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise G2RError(f"{folder}: no response index here; `fit` builds one at <run>/index") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise G2RError(f"{folder / MANIFEST}: damaged ({error}); build the index again") from error
-    if version != SCHEMA_VERSION:
         raise G2RError(
-            f"{folder}: index of schema version {version}, this release reads {SCHEMA_VERSION}; build it again"
+            f"{folder}: no response index here; `fit` builds one at <run>/index, `index` one of any response set"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise G2RError(f"{folder / MANIFEST}: damaged ({error}); {_AGAIN}") from error
+    if version not in READABLE:
+        raise G2RError(
+            f"{folder}: index of schema version {version}, this release reads {' and '.join(map(str, READABLE))}; "
+            "build it again"
         )
     lacking = {"files", "factory"} - manifest.keys()
     if lacking:
-        raise G2RError(f"{folder / MANIFEST}: damaged (no {', '.join(sorted(lacking))}); build the index again")
+        raise G2RError(f"{folder / MANIFEST}: damaged (no {', '.join(sorted(lacking))}); {_AGAIN}")
     return manifest
 
 

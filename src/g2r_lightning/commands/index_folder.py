@@ -1,0 +1,173 @@
+"""The folders of ``index``: the place it goes to, the work beside it, and how one becomes the other."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from g2r_lightning.commands.index_contexts import Contexts
+from g2r_lightning.errors import ConfigError, G2RError
+from g2r_lightning.index.assembly import VectorSet, assemble, assembled
+from g2r_lightning.index.building import INDEX
+from g2r_lightning.index.choosing import Chosen, choose, plan_of
+from g2r_lightning.index.faiss_search import LISTS
+from g2r_lightning.index.folder import (
+    EMBEDDINGS,
+    FAISS,
+    MANIFEST,
+    RESPONSES,
+    described_index,
+    read_manifest,
+    write_manifest,
+)
+from g2r_lightning.index.wish import Wish, check_disk
+from g2r_lightning.inference.deployment import DEPLOYED
+from g2r_lightning.paths import alone_in, replaced_folder
+from g2r_lightning.store.json_file import read_json
+from g2r_lightning.student import StudentEncoder, StudentText, save_student
+from g2r_lightning.student.persistence import WEIGHTS, weights_hash
+
+CHANGES = "overlay"
+
+
+@dataclass(frozen=True)
+class Making:
+    """An index that is being made.
+
+    Args:
+        output: its folder.
+        asked: what makes it another one than what may be there.
+        wish: what kind it is to be.
+        facts: run and checkpoint.
+    """
+
+    output: Path
+    asked: dict[str, Any]
+    wish: Wish
+    facts: dict[str, Any]
+
+    @property
+    def work(self) -> Path:
+        """Folder of what is made on the way."""
+        return self.output.with_name(f"{self.output.name}.work")
+
+
+def check_place(output: Path) -> None:
+    """Refuse to replace what is no index.
+
+    Raises:
+        ConfigError: the place holds something else.
+    """
+    if output.is_dir() and any(output.iterdir()):
+        try:
+            read_manifest(output)
+        except G2RError as error:
+            raise ConfigError(f"--index.output={output}: this is no index, and would be replaced: {error}") from error
+    elif output.exists() and not output.is_dir():
+        raise ConfigError(f"--index.output={output}: this is a file; name a folder")
+
+
+def check_changes(output: Path) -> None:
+    """Refuse to replace an index whose responses were changed since it was built.
+
+    Raises:
+        ConfigError: says how to keep the changes.
+    """
+    changes = output / CHANGES
+    if changes.is_dir() and any(changes.iterdir()):
+        raise ConfigError(
+            f"{output}: responses were added or removed since it was built, which a new build would lose: fold them in "
+            f"with `index compact`, build at another --index.output, or delete {changes}"
+        )
+
+
+def finished(making: Making) -> bool:
+    """Whether the very index that is asked for is there."""
+    if not (making.output / MANIFEST).is_file():
+        return False
+    return bool(read_json(making.output / MANIFEST).get("asked") == making.asked)
+
+
+def make(
+    making: Making, vectors: VectorSet, encoder: StudentEncoder, text: StudentText, contexts: Contexts | None
+) -> dict[str, Any]:
+    """Assemble, build, measure, choose; put the index into its place and return its manifest.
+
+    Raises:
+        G2RError: what is wanted does not fit, or does not reach the recall that is asked for.
+    """
+    wish = making.wish
+    plan_of(wish, vectors.count, vectors.dimension, contexts is not None)
+    with alone_in(making.work):
+        if not (making.work / EMBEDDINGS).is_file():
+            size = vectors.count * vectors.dimension * (2 if wish.dtype == "float16" else 4)
+            check_disk(making.output, 2 * size)
+        begun = time.perf_counter()
+        with tqdm(total=vectors.count, desc="assembling", unit=" responses", leave=False) as bar:
+            assemble(vectors, making.work, wish.dtype, lambda done: _advance(bar, done))
+        queries = None if contexts is None else contexts.queries()
+        table, embeddings = assembled(making.work)
+        with _Bar(vectors.count) as shown:
+            chosen = choose(making.work, table, embeddings, wish, queries, shown)
+        facts = {
+            **described_index(chosen.index),
+            **vectors.told,
+            **making.facts,
+            "columns": table.column_names,
+            "measured": chosen.measured,
+            "built": chosen.facts,
+            "memory_limit": wish.limit,
+            "asked": making.asked,
+            "seconds": round(time.perf_counter() - begun, 1),
+        }
+        manifest = _placed(making, chosen, encoder, text, facts)
+    shutil.rmtree(making.work)
+    return manifest
+
+
+def _placed(
+    making: Making, chosen: Chosen, encoder: StudentEncoder, text: StudentText, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Move the files that were made into the folder of the index, and an export of the same student with it."""
+    with replaced_folder(making.output) as fresh:
+        save_student(encoder, text, fresh / "student")
+        for name in (RESPONSES, EMBEDDINGS):
+            (making.work / name).replace(fresh / name)
+        if chosen.folder is not None:
+            (chosen.folder / INDEX).replace(fresh / FAISS)
+            if (chosen.folder / LISTS).is_file():
+                (chosen.folder / LISTS).replace(fresh / LISTS)
+        manifest = write_manifest(fresh, facts)
+        exports, weights = making.output / DEPLOYED, making.output / "student" / WEIGHTS
+        if exports.is_dir() and weights_hash(weights) == weights_hash(fresh / "student" / WEIGHTS):
+            shutil.copytree(exports, fresh / DEPLOYED)
+    return manifest
+
+
+def _advance(bar: Any, done: int) -> None:
+    bar.update(done)
+
+
+class _Bar:
+    """Tell of each index that is built how many vectors it holds."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._name, self._bar = total, "", tqdm(disable=True)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, name: str, done: int) -> None:
+        if name != self._name:
+            self._bar.close()
+            self._name = name
+            self._bar = tqdm(total=self._total, desc=f"building {name}", unit=" vectors", leave=False)
+        self._bar.update(done)
