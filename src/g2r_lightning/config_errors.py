@@ -163,6 +163,7 @@ def _section_class(key: str) -> Any:
         "sampling": "g2r_lightning.teacher.sampling.Sampling",
         "scoring": "g2r_lightning.configuration.ScoringSettings",
         "predict": "g2r_lightning.configuration.PredictSettings",
+        "rules": "g2r_lightning.inference.rules.ReplyRules",
     }
     return imported(classes[key]) if key in classes else None
 

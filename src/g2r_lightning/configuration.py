@@ -23,6 +23,7 @@ from g2r_lightning.composition import with_one_file
 from g2r_lightning.config_errors import explain, idle_alias, innermost
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.filters import ReplyFilter
+from g2r_lightning.inference.rules import ReplyRules
 from g2r_lightning.machine import MachineSettings, native_precision
 from g2r_lightning.store.schema import EXAMPLES_PER_SHARD
 from g2r_lightning.teacher.generator import Generator
@@ -214,6 +215,59 @@ class IndexSettings:
 
 
 @dataclass(frozen=True)
+class AddSettings:
+    """What ``index add`` adds.
+
+    Args:
+        input: the responses: text (one a line), ``.jsonl``, ``.parquet``, or the folder of a candidate store.
+        field: of JSONL or Parquet; ``response``, else ``text``, by default.
+        source: who wrote a response of which the input does not say it.
+        columns: further fields of JSONL or Parquet that are kept; all that a condition can ask about by default.
+        values: what all of them get beside that, by column: ``{"tags": ["new"], "licence": "cc0"}``.
+        strict: refuse a response that is there already, instead of counting it.
+    """
+
+    input: str | None = None
+    field: str | None = None
+    source: str = "approved"
+    columns: list[str] | None = None
+    values: dict[str, Any] | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class RemoveSettings:
+    """What ``index remove`` removes: all that any of these names.
+
+    Args:
+        where: a condition over the columns, ``source = generated and not tags has checked``.
+        texts: whole responses.
+        patterns: regular expressions; a response in which one matches goes.
+        file: of responses and ``/expressions/``, one a line; in all spellings, and whether they are there or not.
+    """
+
+    where: str | None = None
+    texts: list[str] | None = None
+    patterns: list[str] | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class CalibrateSettings:
+    """What ``index calibrate`` promises.
+
+    Args:
+        coverage: share of contexts like the validation dialogues' that are to be answered; 0.95 by default.
+        false_answers: share of random responses that may pass, instead.
+        examples: how many validation contexts it is calibrated on.
+    """
+
+    coverage: float | None = None
+    false_answers: float | None = None
+    examples: PositiveInt = 1000
+
+
+@dataclass(frozen=True)
 class ExportSettings:
     """An encoder or an index for other programs, instead of a candidate store.
 
@@ -292,6 +346,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--filters", type=list[ReplyFilter] | None, default=None, help="what drops written replies")
         parser.add_class_arguments(ScoringSettings, "scoring")
         parser.add_class_arguments(PredictSettings, "predict")
+        parser.add_class_arguments(ReplyRules, "rules")
         parser.add_class_arguments(EncodeSettings, "encode")
         parser.add_class_arguments(ChatSettings, "chat")
         parser.add_class_arguments(LatencySettings, "latency")
@@ -315,6 +370,13 @@ class ExperimentCLI(LightningCLI):
         if self.command == "import":
             parser.add_argument("--replies", type=str | None, default=None, help="JSONL of contexts and replies")
             parser.add_argument("--source", type=str, default="llm", help="who wrote these replies")
+        if self.command.startswith("index "):
+            parser.add_argument("--folder", type=str | None, default=None, help="the index; <run>/index by default")
+            if self.command == "index compact":
+                parser.add_argument("--output", type=str | None, default=None, help="another folder than its own")
+            kinds = {"add": AddSettings, "remove": RemoveSettings, "calibrate": CalibrateSettings}
+            if (kind := kinds.get(self.command.removeprefix("index "))) is not None:
+                parser.add_class_arguments(kind)
         if self.command == "export":
             parser.add_argument("--output", type=str | None, default=None, help="file to write; a folder with format")
             parser.add_class_arguments(ExportSettings)

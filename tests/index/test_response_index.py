@@ -18,6 +18,10 @@ def dot(contexts, responses):
     return contexts @ responses.T
 
 
+def best_code(contexts, responses):
+    return torch.einsum("bmd,ud->bmu", contexts, responses).amax(dim=1)
+
+
 def index_of(vectors, factory="Flat", **options):
     count = len(vectors)
     return ResponseIndex([f"r{i}" for i in range(count)], ["original"] * count, vectors, factory, **options)
@@ -55,6 +59,38 @@ def test_faiss_flat_equals_the_search_by_blocks(responses, k, seed):
     assert rows.shape == (5, min(k, responses))
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 7), st.integers(0, 1000), st.booleans(), st.booleans())
+def test_rows_that_are_not_kept_are_never_returned_and_the_others_as_if_they_were_alone(
+    responses, k, block, seed, faiss_too, codes
+):
+    draw = np.random.default_rng(seed)
+    vectors = draw.normal(size=(responses, 4)).astype(np.float32)
+    keep = draw.random(responses) < draw.random()
+    contexts = torch.from_numpy(draw.normal(size=(3, 2, 4) if codes else (3, 4)).astype(np.float32))
+    score = best_code if codes else dot
+    index = index_of(vectors)
+    if not faiss_too:
+        index.faiss_index = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        scores, rows = index.search(contexts, k, score, keep)
+    alone_scores, alone_rows = best_by_blocks(contexts, torch.from_numpy(vectors[keep]), k, score)
+    assert rows.shape == (3, min(k, keep.sum()))
+    assert torch.equal(rows, torch.from_numpy(np.flatnonzero(keep))[alone_rows])
+    assert torch.allclose(scores, alone_scores, atol=1e-5)
+
+
+def test_an_approximate_index_searches_exactly_what_is_kept():
+    pytest.importorskip("faiss")
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(160, 4)).astype(np.float32)
+    contexts = torch.from_numpy(draw.normal(size=(6, 4)).astype(np.float32))
+    keep = np.arange(160) % 3 == 0
+    _, rows = index_of(vectors, "IVF16,Flat").search(contexts, 5, dot, keep)
+    assert torch.equal(rows, index_of(vectors[keep]).search(contexts, 5, dot)[1] * 3)
+
+
 def test_without_faiss_flat_gives_the_same_and_others_say_what_is_missing(monkeypatch):
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(50, 8)).astype(np.float32)
@@ -84,9 +120,6 @@ def test_an_index_that_visits_too_few_still_gives_k_replies():
 
 
 def test_codes_are_searched_by_the_students_own_score():
-    def best_code(contexts, responses):
-        return torch.einsum("bmd,ud->bmu", contexts, responses).amax(dim=1)
-
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(30, 4)).astype(np.float32)
     codes = torch.from_numpy(draw.normal(size=(2, 3, 4)).astype(np.float32))

@@ -99,8 +99,8 @@ def test_counts_out_of_range(bot):
 def test_persona_lines_reach_students_that_read_them(tiny_encoder_folder, bot):
     before = bot.respond(["hi"], k=6)
     assert bot.respond(["hi"], k=6, persona=["i love dog"]) == before  # this one was not trained with persona lines
-    bot.text = StudentText(persona="own").bind(str(tiny_encoder_folder))
-    assert bot.respond(["hi"], k=6, persona=["i love dog"]) != before
+    reader = Responder(bot.index, bot.encoder, StudentText(persona="own").bind(str(tiny_encoder_folder)))
+    assert reader.respond(["hi"], k=6, persona=["i love dog"]) != before
 
 
 def test_a_stopwatch_sees_every_stage_and_changes_nothing(bot):

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from g2r_lightning.callbacks.evaluation import build_index, parts
 from g2r_lightning.data.batches import EvaluationBatch
-from g2r_lightning.errors import G2RError
+from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.index import ResponseIndex
 from g2r_lightning.index.folder import MANIFEST, load_responses, read_manifest
+from g2r_lightning.metrics import ScoreBlock
 
 log = logging.getLogger(__name__)
+Search = Callable[
+    [ResponseIndex, Tensor, Sequence[Sequence[str]], int, ScoreBlock], Sequence[Sequence[tuple[float, int]]]
+]
+"""``(index, encoded contexts (B, ...), their utterances, k, score)`` -> scores and rows of B lists of replies."""
+
+
+def plain_search(
+    index: ResponseIndex, encoded: Tensor, contexts: Sequence[Sequence[str]], k: int, score: ScoreBlock
+) -> list[list[tuple[float, int]]]:
+    """Return the k best replies to each context, whatever was said in it."""
+    del contexts
+    scores, rows = index.search(encoded, k, score)
+    return [list(zip(*both, strict=True)) for both in zip(scores.tolist(), rows.tolist(), strict=True)]
 
 
 class WritePredictions(Callback):
@@ -29,6 +45,7 @@ class WritePredictions(Callback):
         factory: FAISS factory string of the index.
         ready: folder of an index that serves if it was made of these weights (``checkpoint_sha256``) and responses.
         checkpoint_sha256: of the checkpoint that answers.
+        search: finds the replies; the k best unless told.
     """
 
     def __init__(
@@ -39,6 +56,7 @@ class WritePredictions(Callback):
         factory: str = "Flat",
         ready: Path | None = None,
         checkpoint_sha256: str | None = None,
+        search: Search = plain_search,
     ) -> None:
         self.output = output
         self.k = k
@@ -46,6 +64,7 @@ class WritePredictions(Callback):
         self.factory = factory
         self.ready = ready
         self.checkpoint_sha256 = checkpoint_sha256
+        self.search = search
         self._index: ResponseIndex | None = None
         self._lines: dict[int, str] = {}
 
@@ -77,14 +96,20 @@ class WritePredictions(Callback):
         """Search, and keep the lines of the batch."""
         assert self._index is not None
         student, data = parts(trainer, pl_module)
+        examples = batch.examples.tolist()
+        contexts = [list(data.contexts_to_answer[example].context) for example in examples]
         with torch.inference_mode():
-            scores, rows = self._index.search(outputs.float().cpu(), self.k, student.encoder.score)
-        for example, own_scores, own_rows in zip(batch.examples.tolist(), scores.tolist(), rows.tolist(), strict=True):
+            found = self.search(self._index, outputs.float().cpu(), contexts, self.k, student.encoder.score)
+        for example, context, own in zip(examples, contexts, found, strict=True):
             replies = [
                 {"text": self._index.texts[row], "score": round(score, 6), "source": self._index.sources[row]}
-                for score, row in zip(own_scores, own_rows, strict=True)
+                for score, row in own
             ]
-            context = list(data.contexts_to_answer[example].context)
+            if not replies and self.form == "dialogue":
+                raise ConfigError(
+                    f"the rules leave no reply to context {example + 1}, and a dialogue without one says nothing; use "
+                    "--predict.form=replies"
+                )
             line: Any = (
                 [*context, replies[0]["text"]] if self.form == "dialogue" else {"context": context, "replies": replies}
             )

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from g2r_lightning.errors import ConfigError
 
+INDEX_VERBS = ("add", "remove", "compact", "calibrate")
+"""What ``index`` does to an index that is there: ``python -m g2r_lightning index add ...``."""
+
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Run one command of the command line.
@@ -44,6 +47,10 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         from g2r_lightning.commands.latency import latency
 
         latency(arguments)
+    elif command == "index" and arguments[:1] and arguments[0] in INDEX_VERBS:
+        from g2r_lightning.commands.index_changes import change
+
+        change(arguments[0], arguments[1:])
     elif command == "index":
         from g2r_lightning.commands.index import index
 

@@ -6,12 +6,20 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from g2r_lightning.callbacks import RandomState, RetrievalEvaluation, TeacherFigures, WritePredictions
+from g2r_lightning.callbacks.predictions import Search, plain_search
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, DataError
+from g2r_lightning.index import ResponseIndex
+from g2r_lightning.index.abstention import calibrated_threshold
 from g2r_lightning.inference.deployment import deployed_folder, load_deployed, read_manifest
+from g2r_lightning.inference.ruled import RuledIndex
+from g2r_lightning.inference.rules import CALIBRATED, ReplyRules
+from g2r_lightning.metrics import ScoreBlock
 from g2r_lightning.paths import resolve_path, writable_place
 from g2r_lightning.runs import RunFolder, differences, readable_checkpoint
 from g2r_lightning.store.hashing import file_hash
@@ -128,8 +136,32 @@ def _writer(cli: ExperimentCLI, run: RunFolder, checkpoint: str | None) -> Write
     hashed = None if checkpoint is None else file_hash(Path(checkpoint))
     return WritePredictions(
         writable_place(output.expanduser()), settings.k, settings.form,
-        ready=run.folder / "index", checkpoint_sha256=hashed,
+        ready=run.folder / "index", checkpoint_sha256=hashed, search=ruled_search(cli, run),
     )  # fmt: skip
+
+
+def ruled_search(cli: ExperimentCLI, run: RunFolder) -> Search:
+    """Return the search under the section ``rules``; a calibrated threshold is that of the run's index.
+
+    Raises:
+        G2RError: a rule is out of range; the calibrated threshold is wanted, and the run's index was not calibrated.
+    """
+    try:
+        rules = ReplyRules(**vars(cli.config.rules))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    calibrated = calibrated_threshold(run.folder / "index") if rules.threshold == CALIBRATED else None
+    prepared: list[RuledIndex] = []
+
+    def search(
+        index: ResponseIndex, encoded: Tensor, contexts: Sequence[Sequence[str]], k: int, score: ScoreBlock
+    ) -> Sequence[Sequence[tuple[float, int]]]:
+        """Search under the rules; masks are made for the first batch."""
+        if not prepared or prepared[0].index is not index:
+            prepared[:] = [RuledIndex(index, calibrated)]
+        return prepared[0].search(encoded, contexts, k, score, rules)
+
+    return plain_search if rules == ReplyRules() else search
 
 
 def _student_only(command: str, model: object) -> None:

@@ -38,7 +38,7 @@ def lists_to_measure(data: DialogueDataModule, most: int) -> list[CandidateList]
     sets = [examples_of(data.dialogues["validation"][name]) for name in data.validation_names]
     if not any(sets):
         raise ConfigError(
-            "the export is measured on validation dialogues, and there are none: name a set under "
+            "this is measured on validation dialogues, and there are none: name a set under "
             "data.init_args.validation, or set data.init_args.validation_share"
         )
     share = -(-most // len(sets))

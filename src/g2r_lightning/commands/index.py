@@ -25,11 +25,13 @@ from g2r_lightning.commands.passes import pass_trainer
 from g2r_lightning.configuration import ExperimentCLI, IndexSettings
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.index import ResponseEncoding, ResponseStream, load_responses, verify, weights_hash
+from g2r_lightning.index import ResponseEncoding, ResponseStream, verify, weights_hash
 from g2r_lightning.index.assembly import VectorSet, is_vectors, open_vectors
 from g2r_lightning.index.choosing import plan_of
 from g2r_lightning.index.folder import MANIFEST
+from g2r_lightning.index.journal import verify_changes
 from g2r_lightning.index.memory import GIB
+from g2r_lightning.index.overlay import load_live
 from g2r_lightning.index.stream import ListedResponses, Responses
 from g2r_lightning.index.wish import Dtype, Wish, check_disk
 from g2r_lightning.inference.deployment import DEPLOYED
@@ -120,7 +122,8 @@ def check(folder: Path) -> None:
         G2RError: names what is not as it was written.
     """
     verify(folder)
-    responses = load_responses(folder)
+    verify_changes(folder)
+    responses = load_live(folder)
     exports = [path.parent for path in sorted((folder / DEPLOYED).glob(f"*/{MANIFEST}"))]
     for export in exports:
         verify_export(export, read_export(export))

@@ -44,13 +44,25 @@ class Pattern(ReplyFilter):
         Raises:
             ConfigError: that takes longer than the timeout.
         """
+        return self.matches(reply.text, f"one reply to {reply.example.id}")
+
+    def matches(self, text: str, told: str) -> bool:
+        """Whether the expression matches a text.
+
+        Args:
+            text: the text.
+            told: how an error names it.
+
+        Raises:
+            ConfigError: that takes longer than the timeout.
+        """
         try:
-            return self._compiled.search(reply.text, timeout=self.timeout_s) is not None
+            return self._compiled.search(text, timeout=self.timeout_s) is not None
         except TimeoutError as error:
             raise ConfigError(
-                f"{self.name}: pattern={self.pattern!r} took more than {self.timeout_s} s on one reply to "
-                f"{reply.example.id}: nested repetitions such as (a+)+ do that; write (?>...) or a++ for what need not "
-                "be tried again, or raise timeout_s"
+                f"{self.name}: pattern={self.pattern!r} took more than {self.timeout_s} s on {told}: nested "
+                "repetitions such as (a+)+ do that; write (?>...) or a++ for what need not be tried again, or raise "
+                "timeout_s"
             ) from error
 
     def settings(self) -> dict[str, Setting]:

@@ -5,6 +5,10 @@ A set that fits in memory: :mod:`encode`, :mod:`response_index`, :mod:`folder`. 
 in shards, :mod:`encoded` opens them. From vectors to an index: :mod:`assembly` makes one file of them, :mod:`memory`
 and :mod:`candidates` say what is worth building and fits, :mod:`building` builds, :mod:`tuning` measures,
 :mod:`choosing` takes one. Underneath: :mod:`columns` (texts on disk) and :mod:`faiss_search`.
+
+What a query may have: :mod:`conditions` over metadata, :mod:`block_list`, :mod:`selection` among what was found,
+:mod:`abstention`. A set that changes without a build: :mod:`edit` adds and removes, :mod:`journal` keeps the changes on
+disk, :mod:`overlay` searches with them, :mod:`compaction` folds them in.
 """
 
 from g2r_lightning.index.columns import TextColumn

@@ -20,8 +20,8 @@ import pyarrow as pa
 from g2r_lightning.errors import G2RError
 from g2r_lightning.index.columns import TEXT, read_columns, write_columns
 from g2r_lightning.index.encoded import EncodedResponses
-from g2r_lightning.index.folder import EMBEDDINGS, RESPONSES, load_responses, read_manifest
-from g2r_lightning.index.memory import BLOCK
+from g2r_lightning.index.folder import EMBEDDINGS, RESPONSES, read_manifest
+from g2r_lightning.index.overlay import load_live
 from g2r_lightning.index.wish import Dtype
 from g2r_lightning.paths import atomic_path
 from g2r_lightning.store.json_file import read_json, write_json
@@ -89,18 +89,11 @@ def _of_encoded(folder: Path) -> VectorSet:
 
 
 def _of_index(folder: Path) -> VectorSet:
-    index, manifest = load_responses(folder), read_manifest(folder)
-
-    def pieces() -> Iterator[Piece]:
-        """Yield some thousand rows at a time."""
-        table = index.table
-        for start in range(0, len(index), BLOCK):
-            yield table.slice(start, BLOCK), index.embeddings[start : start + BLOCK]
-
-    told = _told(manifest)
-    count, dimension = index.embeddings.shape
-    dtype: Dtype = "float16" if index.embeddings.dtype == np.float16 else "float32"
-    return VectorSet(folder, count, dimension, dtype, _file_identity(folder), told, None, pieces)
+    index, manifest = load_live(folder), read_manifest(folder)
+    dimension = index.base.embeddings.shape[1]
+    dtype: Dtype = "float16" if index.base.embeddings.dtype == np.float16 else "float32"
+    identity = "-".join(map(str, index.version or ()))
+    return VectorSet(folder, len(index), dimension, dtype, identity, _told(manifest), None, index.pieces)
 
 
 def _told(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -96,9 +96,17 @@ def load_index(folder: Path) -> tuple[ResponseIndex, StudentEncoder, StudentText
     Raises:
         G2RError: it is no such folder, of another version, or a file is missing or damaged.
     """
-    index = load_responses(folder)
+    return load_responses(folder), *load_indexed_student(folder)
+
+
+def load_indexed_student(folder: Path) -> tuple[StudentEncoder, StudentText]:
+    """Read the student of a folder of :func:`save_index`, without the responses.
+
+    Raises:
+        G2RError: see :func:`load_index`.
+    """
     with _named(folder):
-        return index, *load_student(folder / "student")
+        return load_student(folder / "student")
 
 
 def load_responses(folder: Path) -> ResponseIndex:

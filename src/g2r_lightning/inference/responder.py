@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +13,14 @@ import torch
 from g2r_lightning.data.tokens import pad
 from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.text import half_character, text_key
-from g2r_lightning.index import ResponseIndex, load_index
-from g2r_lightning.index.folder import load_responses
+from g2r_lightning.errors import G2RError
+from g2r_lightning.index import ResponseIndex
+from g2r_lightning.index.abstention import calibrated_threshold
+from g2r_lightning.index.folder import load_indexed_student
+from g2r_lightning.index.overlay import LiveIndex, consistently, load_live, version_of
 from g2r_lightning.inference.deployment import DeployedEncoder, load_for_index
+from g2r_lightning.inference.ruled import Hit, RuledIndex
+from g2r_lightning.inference.rules import ReplyRules
 from g2r_lightning.inference.stopwatch import Stopwatch, stage_of
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
@@ -28,59 +34,148 @@ class Reply:
         text: what to say.
         score: the student's; higher is better, comparable within one index only.
         source: who wrote it: ``original``, ``generated``, ``approved``, ...
+        row: its row in the index; -1 where it is of none.
+        metadata: what else the index knows of it, by column: tags, licence, language, ...
     """
 
     text: str
     score: float
     source: str
+    row: int = -1
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+class _Serving(NamedTuple):
+    """What belongs together in an answer, and is replaced together."""
+
+    searched: RuledIndex
+    encoder: StudentEncoder | DeployedEncoder
+    text: StudentText
 
 
 class Responder:
     """Answer contexts from a response index.
 
+    A reload replaces what is searched in one step: a call that has begun goes on with what it began with.
+
     Args:
         index: responses and their vectors.
         encoder: the student that made them, in evaluation mode, or an export of it.
         text: its way with texts.
+        rules: what may be answered; a call may have others.
+        calibrated: the threshold of rules that ask for the calibrated one.
+        folder: where the index was read from; ``None`` where it was made in memory.
+
+    Raises:
+        G2RError: the rules do not fit the index.
     """
 
-    def __init__(self, index: ResponseIndex, encoder: StudentEncoder | DeployedEncoder, text: StudentText) -> None:
-        self.index = index
-        self.encoder = encoder
-        self.text = text
+    def __init__(
+        self,
+        index: ResponseIndex | LiveIndex,
+        encoder: StudentEncoder | DeployedEncoder,
+        text: StudentText,
+        rules: ReplyRules = ReplyRules(),
+        calibrated: float | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.rules = rules
+        self.folder = folder
+        self._encoder_name: str | Path | None = None
+        self._serving = self._prepared(_Serving(RuledIndex(index, calibrated), encoder, text))
 
     @classmethod
-    def load(cls, folder: str | Path, encoder: str | Path | None = None) -> Responder:
-        """Read an index folder, as ``fit`` writes it to ``runs/<name>/index``.
+    def load(cls, folder: str | Path, encoder: str | Path | None = None, rules: ReplyRules = ReplyRules()) -> Responder:
+        """Read an index folder, as ``fit`` writes it to ``runs/<name>/index``, and the changes that were made to it.
 
         Args:
             folder: the index.
             encoder: what encodes contexts: ``openvino`` or ``onnx`` for the export that lies in the index
                 (``export --format=openvino``), the folder of another export, or ``None`` for PyTorch.
+            rules: what may be answered.
 
         Raises:
-            G2RError: there is none, or it is damaged, or the export was made of another student.
+            G2RError: there is none, or it is damaged, or the export was made of another student, or the rules do not
+                fit the index.
         """
         index = Path(folder).expanduser()
-        if encoder is None:
-            return cls(*load_index(index))
-        return cls(load_responses(index), *load_for_index(index, encoder))
+        read = _read(index, encoder, None)
+        responder = cls(read.searched.index, read.encoder, read.text, rules, read.searched.calibrated, index)
+        responder._encoder_name = encoder
+        return responder
+
+    @property
+    def index(self) -> ResponseIndex | LiveIndex:
+        """The responses that are searched."""
+        return self._serving.searched.index
+
+    @property
+    def encoder(self) -> StudentEncoder | DeployedEncoder:
+        """What encodes contexts and scores."""
+        return self._serving.encoder
+
+    @property
+    def text(self) -> StudentText:
+        """How the student reads texts."""
+        return self._serving.text
+
+    @property
+    def outdated(self) -> bool:
+        """Whether responses were added, removed or folded in since the index was read; cheap to ask.
+
+        Raises:
+            G2RError: the folder is gone or damaged; answers go on from what was read.
+        """
+        return self.folder is not None and version_of(self.folder) != getattr(self.index, "version", None)
+
+    def reload(self) -> bool:
+        """Take up what was added, removed, folded in or built anew since, for the calls that begin from now on.
+
+        Returns:
+            Whether there was anything.
+
+        Raises:
+            G2RError: the folder is gone or damaged, or the rules no longer fit; answers go on from what was read.
+        """
+        if self.folder is None:
+            raise G2RError("this index was made in memory: there is nothing to read again")
+        read = _read(self.folder, self._encoder_name, self._serving)
+        if read is self._serving:
+            return False
+        self._serving = self._prepared(read)
+        return True
 
     def respond(
-        self, context: Sequence[str], k: int = 1, persona: Sequence[str] = (), stopwatch: Stopwatch | None = None
+        self,
+        context: Sequence[str],
+        k: int = 1,
+        persona: Sequence[str] = (),
+        rules: ReplyRules | None = None,
+        where: str | None = None,
+        no_repeat: int | None = None,
+        diversity: float | None = None,
+        threshold: float | Literal["calibrated"] | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> list[Reply]:
-        """Return the k best replies to one dialogue, best first.
+        """Return the k best replies to one dialogue, best first; fewer, or none, where the rules leave no more.
 
         Args:
             context: utterances so far, oldest first; at least one.
             k: how many replies.
             persona: lines about the one who answers; used by students that were trained with persona lines.
+            rules: what may be answered, instead of the Responder's own rules.
+            where: one rule set otherwise for this call, as are the next three; see :class:`ReplyRules`.
+            no_repeat: as ``where``.
+            diversity: as ``where``; the replies stand in the order in which they are taken, not of their scores.
+            threshold: as ``where``; an empty list is how the Responder abstains.
             stopwatch: is told the seconds of each stage (``tokenise``, ``encode``, ``search``).
 
         Raises:
-            ValueError: context or persona is no list of strings, the context is empty, or a text is no valid Unicode.
+            ValueError: context or persona is no list of strings, the context is empty, a text is no valid Unicode, or a
+                rule is out of range or does not fit the index.
+            G2RError: the rules cannot be heeded: there is no calibrated threshold, a block list cannot be read.
         """
-        return self.respond_all([context], k, persona, stopwatch)[0]
+        return self.respond_all([context], k, persona, rules, where, no_repeat, diversity, threshold, stopwatch)[0]
 
     @torch.inference_mode()
     def respond_all(
@@ -88,6 +183,11 @@ class Responder:
         contexts: Sequence[Sequence[str]],
         k: int = 1,
         persona: Sequence[str] = (),
+        rules: ReplyRules | None = None,
+        where: str | None = None,
+        no_repeat: int | None = None,
+        diversity: float | None = None,
+        threshold: float | Literal["calibrated"] | None = None,
         stopwatch: Stopwatch | None = None,
     ) -> list[list[Reply]]:
         """Return the k best replies to each of several dialogues; see :meth:`respond`."""
@@ -96,18 +196,45 @@ class Responder:
         examples = [_example(context, persona) for context in contexts]
         if not examples:
             return []
+        heeded = (self.rules if rules is None else rules).but(where, no_repeat, diversity, threshold)
+        searched, encoder, text = self._serving  # once: a reload may put others in their place
         stage = stage_of(stopwatch)
         with stage("tokenise"):
-            tokens = self.text.encode_contexts([self.text.context_lines(example) for example in examples])
-            ids, mask = pad([np.asarray(row, np.int32) for row in tokens], self.text.pad_id)
+            tokens = text.encode_contexts([text.context_lines(example) for example in examples])
+            ids, mask = pad([np.asarray(row, np.int32) for row in tokens], text.pad_id)
         with stage("encode"):
-            encoded = self.encoder.encode_contexts(ids, mask)
+            encoded = encoder.encode_contexts(ids, mask)
         with stage("search"):
-            scores, rows = self.index.search(encoded, k, self.encoder.score)
-        return [
-            [Reply(self.index.texts[row], score, self.index.sources[row]) for score, row in zip(*both, strict=True)]
-            for both in zip(scores.tolist(), rows.tolist(), strict=True)
-        ]
+            found = searched.search(encoded, contexts, k, encoder.score, heeded)
+        return [[_reply(searched, hit) for hit in hits] for hits in found]
+
+    def _prepared(self, serving: _Serving) -> _Serving:
+        """Make the mask of the Responder's own rules, so that no reply waits for it, and what does not fit is told."""
+        serving.searched.keep(self.rules)
+        serving.searched.threshold(self.rules)
+        return serving
+
+
+def _read(folder: Path, encoder: str | Path | None, known: _Serving | None) -> _Serving:
+    """Read all that answers, of one state of the folder; return ``known`` itself where it is that state."""
+
+    def read() -> _Serving:
+        """Read index, threshold and student, each again only where it may be another."""
+        index = known.searched.index if known and isinstance(known.searched.index, LiveIndex) else None
+        live, threshold = load_live(folder, index), calibrated_threshold(folder)
+        if known and live is index and threshold == known.searched.calibrated:
+            return known
+        if known and index and live.base is index.base:
+            return _Serving(RuledIndex(live, threshold), known.encoder, known.text)
+        student = load_indexed_student(folder) if encoder is None else load_for_index(folder, encoder)
+        return _Serving(RuledIndex(live, threshold), *student)
+
+    return consistently(folder, read)
+
+
+def _reply(searched: RuledIndex, hit: Hit) -> Reply:
+    index, row = searched.index, hit.row
+    return Reply(index.texts[row], hit.score, index.sources[row], row, searched.metadata(row))
 
 
 def _example(context: Sequence[str], persona: Sequence[str]) -> Example:

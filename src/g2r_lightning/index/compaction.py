@@ -1,0 +1,98 @@
+"""Fold the changes of an index into it: what is left is built anew, and takes the old index's place in one step.
+
+The kind of index, its search parameters and its student stay; what was measured does not, being of another set (build
+with ``index --index.input=THE_INDEX`` to choose and tune anew). Readers that hold the old index keep it, its files
+being mapped; the next :func:`~g2r_lightning.index.overlay.load_live` gives them the new one. Rows get new numbers. What
+else lies in the folder, exports of the encoder, goes along.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from g2r_lightning.errors import G2RError
+from g2r_lightning.index.assembly import assemble, assembled, open_vectors
+from g2r_lightning.index.building import INDEX, built_index
+from g2r_lightning.index.columns import SOURCE, TEXT, TextColumn, metadata_of
+from g2r_lightning.index.edit import alone_with
+from g2r_lightning.index.faiss_search import LISTS, read_mapped
+from g2r_lightning.index.folder import (
+    EMBEDDINGS,
+    FAISS,
+    MANIFEST,
+    RESPONSES,
+    described_index,
+    read_manifest,
+    write_manifest,
+)
+from g2r_lightning.index.journal import OVERLAY
+from g2r_lightning.index.memory import GIB
+from g2r_lightning.index.response_index import EXACT, ResponseIndex
+from g2r_lightning.machine import free_memory
+from g2r_lightning.paths import replaced_folder
+
+KEPT = ("run", "checkpoint", "checkpoint_sha256", "abstention", "memory_limit")
+"""What a manifest tells that is true of the next build too."""
+
+STUDENT, BUILT = "student", "built"
+
+
+def compact(folder: Path, output: Path | None = None, limit: int | None = None) -> int:
+    """Write an index anew with its changes in it; memory holds a block of vectors, and FAISS's index if it has one.
+
+    Args:
+        folder: of the index.
+        output: where to; in its own place unless told.
+        limit: bytes of memory that building may take; half of what is free unless told.
+
+    Returns:
+        How many responses it has.
+
+    Raises:
+        G2RError: there is no index, or it is damaged, or another process is changing it; the output is there already;
+            too few responses are left for the factory string, or memory is too small for it.
+    """
+    if output is not None and output.exists():
+        raise G2RError(f"{output}: is there already; name another place, or leave it out to replace {folder}")
+    place = output or folder
+    with alone_with(folder) as live:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-compact-") as work:
+            left = _built(folder, Path(work), limit or (free_memory() or 8 * GIB) // 2)
+            _put(folder, place, Path(work), left)
+        return len(live)
+
+
+def _built(folder: Path, work: Path, limit: int) -> ResponseIndex:
+    """Write texts, vectors and FAISS index of what is left into a folder of work, and open them."""
+    manifest = read_manifest(folder)
+    factory, faiss_index = manifest["factory"], None
+    if factory != EXACT and "search" not in manifest:
+        raise G2RError(f"{folder}: written by an earlier release, whose search parameters are unknown; build it again")
+    vectors = open_vectors(folder)
+    assemble(vectors, work, vectors.dtype)
+    table, embeddings = assembled(work)
+    if factory != EXACT:
+        built_index(work / BUILT, embeddings, factory, limit)
+        faiss_index = read_mapped(work / BUILT / INDEX)
+    texts, sources = TextColumn(table[TEXT]), TextColumn(table[SOURCE])
+    search = manifest.get("search")
+    return ResponseIndex(texts, sources, embeddings, factory, faiss_index, search, metadata_of(table), checked=True)
+
+
+def _put(folder: Path, place: Path, work: Path, left: ResponseIndex) -> None:
+    """Move what was built into its place, with the student and what else lies in the folder."""
+    manifest = read_manifest(folder)
+    with replaced_folder(place) as fresh:
+        shutil.copytree(folder / STUDENT, fresh / STUDENT)
+        for made, name in {RESPONSES: RESPONSES, EMBEDDINGS: EMBEDDINGS, f"{BUILT}/{INDEX}": FAISS,
+                           f"{BUILT}/{LISTS}": LISTS}.items():  # fmt: skip
+            if (work / made).is_file():
+                (work / made).rename(fresh / name)
+        write_manifest(fresh, {**{key: manifest[key] for key in KEPT if key in manifest}, **described_index(left)})
+        own = {Path(name).parts[0] for name in manifest["files"]} | {OVERLAY, MANIFEST}
+        for path in folder.iterdir():
+            if path.name not in own:
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, fresh / path.name)
