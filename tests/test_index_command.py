@@ -21,7 +21,9 @@ import g2r_lightning.commands.index as index_command
 from g2r_lightning.cli import main
 from g2r_lightning.commands import index_folder
 from g2r_lightning.configuration import IndexSettings
+from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseEncoding, choosing, load_responses, read_manifest, verify
+from g2r_lightning.index.memory import GIB
 from g2r_lightning.inference import Responder
 from g2r_lightning.student import PolyEncoder, StudentText, save_student
 from tiny import WORDS
@@ -247,29 +249,34 @@ def test_verify_checks_a_folder_and_builds_nothing(fitted, exact, tmp_path, caps
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--index.recall=1.5"], "--index.recall=1.5: a share, above 0 and at most 1"),
-        (["--index.memory_limit=0.00001"], "no index over 300 responses fits into 0.00 GiB; the smallest"),
         (["--index.memory_limit=0.00001", "--index.factory=Flat"], "what would fit: "),
-        (["--index.factory=Nonsense"], "faiss cannot build 'Nonsense'"),
-        (["--index.search={probe: 3}", "--index.factory=SQ8"], "has no search parameters probe=3"),
         (["--index.contexts={place}/none.jsonl"], "none.jsonl: no such file"),
-        (["--index.columns=[absent]"], "--index.columns: no line has a field 'absent'"),
         (["--index.output={place}"], "this is no index, and would be replaced"),
     ],
 )
 def test_what_cannot_be_is_named(fitted, place, tmp_path, capsys, flags, named):
-    given = [flag.format(place=place) for flag in flags] if "probe" not in flags[0] else flags
-    assert main(words(fitted, place, tmp_path / "index", *given)) == 2
+    assert main(words(fitted, place, tmp_path / "index", *(flag.format(place=place) for flag in flags))) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "index").exists()
 
 
 def test_before_anything_is_encoded_it_is_known_whether_it_fits(fitted, place, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ResponseEncoding, "write", lambda *_: pytest.fail("encoded"))
-    assert main(words(fitted, place, tmp_path / "index", "--index.memory_limit=0.00001")) == 2
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     assert main(words(fitted, place, tmp_path / "index")) == 2
     assert "of disk, and 0.00 GiB are free" in capsys.readouterr().err
+
+
+def test_half_of_the_free_memory_may_be_taken(monkeypatch):
+    monkeypatch.setattr(index_command, "free_memory", lambda: 6 * GIB)
+    assert index_command.wish_of(IndexSettings()).limit == 3 * GIB
+    assert index_command.wish_of(IndexSettings(memory_limit=1.5)).limit == 1.5 * GIB
+    assert index_command.wish_of(IndexSettings(), "float16").dtype == "float16"
+    assert index_command.wish_of(IndexSettings(dtype="float32"), "float16").dtype == "float32"
+    monkeypatch.setattr(index_command, "free_memory", lambda: None)
+    assert index_command.wish_of(IndexSettings()).limit == index_command.UNKNOWN
+    with pytest.raises(ConfigError, match=r"--index\.recall=1\.5: a share, above 0 and at most 1"):
+        index_command.wish_of(IndexSettings(recall=1.5))
 
 
 def test_what_is_missing_is_named(fitted, place, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from itertools import islice
@@ -61,6 +62,9 @@ def test_the_page_of_a_small_set(tiny_encoder_folder, tmp_path, monkeypatch, cap
     assert len(table) == 3
     assert "| IVF16,SQ8 | nprobe " in table[1]
     assert "| `auto`: Flat | - | 1.0000 |" in table[2]
-    monkeypatch.setattr(index_frontier, "built", lambda *_: pytest.fail("measured again"))
-    index_frontier.main(flags)
     assert "recall@10" in capsys.readouterr().out
+    monkeypatch.setattr(index_frontier, "built", lambda *_: pytest.fail("measured again"))
+    options = argparse.Namespace(factories=["Flat", "IVF16,SQ8"], contexts=120, recall=0.9)
+    work = tmp_path / "work" / str(SIZE)
+    again = index_frontier.measured_points(work / "encoded", tmp_path / "student", work, None, options)
+    assert [point.as_dict() for point in again] == found["points"]
