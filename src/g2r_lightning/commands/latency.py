@@ -85,10 +85,10 @@ def students(index: Path) -> list[StudentSystem]:
     Raises:
         G2RError: there is no index, or it is damaged.
     """
-    plain = Responder.load(index)
+    plain, manifest = Responder.load(index), read_manifest(index)
     about = {
-        "index": f"{len(plain.index)} responses, {plain.index.factory}",
-        "checkpoint": read_manifest(index).get("checkpoint_sha256"),
+        "index": f"{len(plain.index)} responses, {manifest['factory']}",
+        "checkpoint": manifest.get("checkpoint_sha256"),
     }
     systems = [StudentSystem("student pytorch", plain, about)]
     for form in FORMATS:
