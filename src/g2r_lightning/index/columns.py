@@ -19,6 +19,7 @@ from g2r_lightning.errors import G2RError
 
 TEXT, SOURCE = "text", "source"
 ROWS = 16_384  # of a record batch
+MAGIC = b"ARROW1"
 
 
 class TextColumn(Sequence[str]):
@@ -124,8 +125,11 @@ def read_columns(path: Path) -> pa.Table:
         pa.ArrowException: it is damaged.
         G2RError: it lacks ``text`` or ``source``.
     """
-    with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-        table = reader.read_all()
+    with pa.memory_map(str(path)) as file:
+        if file.read(len(MAGIC)) != MAGIC:  # the reader looks at the end of the file alone
+            raise pa.ArrowInvalid("no Arrow file")
+        with pa.ipc.open_file(file) as reader:
+            table = reader.read_all()
     table.validate()  # of each piece, that it lies within the file; every byte is looked at by `verify` alone
     for name in (TEXT, SOURCE):
         if name not in table.column_names or not pa.types.is_string(table.schema.field(name).type):
