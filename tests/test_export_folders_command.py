@@ -13,6 +13,7 @@ import torch
 
 pytest.importorskip("sentence_transformers", reason="needs the extra `sentence-transformers`")
 
+from g2r_lightning.cli import main
 from g2r_lightning.inference import Responder
 from tiny_experiment import at_step, results, run
 
@@ -41,7 +42,7 @@ def test_the_exported_student_finds_the_runs_replies(first):
     folder = first / "export" / "sentence-transformers"
     model, bot = SentenceTransformer(str(folder), device="cpu"), Responder.load(first / "index")
     vectors = model.encode(list(bot.index.texts))
-    np.testing.assert_allclose(vectors, bot.index.embeddings, atol=1e-5)
+    np.testing.assert_allclose(vectors, bot.index.vectors(np.arange(len(bot.index))), atol=1e-5)
     scores = model.similarity(model.encode_query(["hi ?[SEP]i have a dog ."]), vectors)[0].numpy()
     best = bot.respond(["hi ?", "i have a dog ."], k=3)
     assert [bot.index.texts[row] for row in np.argsort(-scores)[:3]] == [reply.text for reply in best]
@@ -87,3 +88,10 @@ def test_what_cannot_be_exported_is_refused(first, tmp_path, monkeypatch, capsys
     monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
     assert "pip install 'g2r-lightning[sentence-transformers]'" in refused(st, out)
     assert not (tmp_path / "out").exists()
+
+
+def test_changes_are_folded_in_before_they_are_exported(first, capsys):
+    (first / "more.txt").write_text("a reply that came later .\n", encoding="utf-8")
+    assert main(["index", "add", f"--folder={first / 'index'}", f"--input={first / 'more.txt'}"]) == 0
+    assert export(first, "--format=faiss") == 2
+    assert "index compact" in capsys.readouterr().err

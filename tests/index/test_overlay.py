@@ -90,9 +90,12 @@ def test_a_changed_index_answers_as_one_that_is_built_of_what_is_left(built, cha
     assert keep[found.numpy()].all()
 
 
-@pytest.fixture(params=["bi", "poly"])
+both_kinds = pytest.mark.parametrize("folder", ["bi", "poly"], indirect=True)
+
+
+@pytest.fixture
 def folder(request, tiny_encoder_folder, tmp_path) -> Path:
-    return write_index(tmp_path / "index", tiny_encoder_folder, request.param)
+    return write_index(tmp_path / "index", tiny_encoder_folder, getattr(request, "param", "bi"))
 
 
 def write_index(
@@ -132,6 +135,7 @@ def replies(folder: Path, k=20):
 ASKED = [["hi"], ["do you like pizza ?", "yes !"]]
 
 
+@both_kinds
 def test_adding_and_removing_on_disk_equals_building_anew(folder, tiny_encoder_folder, tmp_path):
     kind = "bi" if isinstance(load_index(folder)[1], BiEncoder) else "poly"
     done = add_responses(
@@ -157,6 +161,7 @@ def test_adding_and_removing_on_disk_equals_building_anew(folder, tiny_encoder_f
     verify(folder)
 
 
+@both_kinds
 def test_folding_in_gives_the_same_answers_and_one_plain_index(folder):
     add_responses(folder, table_of(["a cat", "what ?"], tags=[["pet"], []], year=[1, None]))
     remove_responses(folder, lambda live: np.array([0, 7]))

@@ -68,6 +68,7 @@ def export_for_faiss(cli: ExperimentCLI) -> None:
         G2RError: there is no index, or it is damaged, or faiss is missing.
     """
     from g2r_lightning.index import load_index
+    from g2r_lightning.index.overlay import version_of
 
     cli.require("model")
     run = cli.run_settings.folder
@@ -75,6 +76,11 @@ def export_for_faiss(cli: ExperimentCLI) -> None:
     manifest = read_manifest(index_folder)
     folder = folder_for(cli, run)
     index, encoder, _ = load_index(index_folder)
+    if version_of(index_folder).changes:
+        raise ConfigError(
+            f"{index_folder}: responses were added or removed since it was built; fold that in first: "
+            f"python -m g2r_lightning index compact --folder={index_folder}"
+        )
     facts = {key: manifest.get(key) for key in ("run", "checkpoint", "checkpoint_sha256")}
     export_faiss(folder, index, encoder.describe(), run.name, facts)
     log.info("wrote %s: %d responses; README.md tells how to read it", folder, len(index))

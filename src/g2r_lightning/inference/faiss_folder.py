@@ -6,6 +6,7 @@ README with the lines that read them. Row i of all three is the same response.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from g2r_lightning import __version__
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseIndex
-from g2r_lightning.index.response_index import build_faiss
+from g2r_lightning.index.response_index import Vectors
 from g2r_lightning.inference.deployment import MANIFEST, SCHEMA_VERSION, described
 from g2r_lightning.paths import replaced_folder
 from g2r_lightning.store.json_file import write_json
@@ -78,11 +79,11 @@ def export_faiss(
     Raises:
         ConfigError: faiss is missing.
     """
-    built = index.faiss_index if index.faiss_index is not None else build_faiss(index.embeddings, index.factory)
-    if built is None:
+    if importlib.util.find_spec("faiss") is None:
         raise ConfigError("`export --format=faiss` needs faiss: pip install faiss-cpu")
     import faiss
 
+    built = _flat(index.embeddings) if index.exact else index.faiss_index
     dimension = int(index.embeddings.shape[1])
     about = {
         "created_by": f"g2r_lightning {__version__}",
@@ -109,6 +110,16 @@ def export_faiss(
         }
         write_json(fresh / MANIFEST, manifest)
     return manifest
+
+
+def _flat(embeddings: Vectors) -> Any:
+    """Return FAISS's own exact index of the vectors, which a folder of ours does without: the vectors lie there."""
+    import faiss
+
+    flat = faiss.IndexFlatIP(int(embeddings.shape[1]))
+    for piece in _pieces(len(embeddings)):
+        flat.add(np.ascontiguousarray(embeddings[piece], np.float32))
+    return flat
 
 
 def _pieces(count: int) -> Iterator[slice]:
