@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m g2r_lightning
 
-.PHONY: install quickstart quickstart-seeds test test-slow lint types unit format sample bench clean help
+.PHONY: install quickstart quickstart-seeds test test-slow lint types unit format sample bench clean help test-browser
 
 help:
 	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (under 4 minutes)"
@@ -51,6 +51,11 @@ unit: $(VENV)/.installed-dev
 # What takes minutes: compilers.
 test-slow: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -m slow $(PYTEST_FLAGS)
+
+# The chat page in the system's headless chromium (apt-get install chromium).
+test-browser: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.40'
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -m browser $(PYTEST_FLAGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

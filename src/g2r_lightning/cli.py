@@ -29,6 +29,7 @@ COMMANDS = {
     "score": "let the teacher score every candidate (model-level G2R)",
     "import": "make a candidate store from the authors' release, or from replies that an LLM already wrote",
     "export": "write a student or its index for other programs (--format=...), or a store in the authors' JSONL",
+    "serve": "answer over HTTP from a run's index: a page to chat on, and an API as OpenAI's",
 }
 STOPPED = "stopped; run the same command again to go on"
 

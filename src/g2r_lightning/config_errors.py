@@ -164,6 +164,7 @@ def _section_class(key: str) -> Any:
         "scoring": "g2r_lightning.configuration.ScoringSettings",
         "predict": "g2r_lightning.configuration.PredictSettings",
         "rules": "g2r_lightning.inference.rules.ReplyRules",
+        "serve": "g2r_lightning.inference.server.settings.ServeSettings",
     }
     return imported(classes[key]) if key in classes else None
 

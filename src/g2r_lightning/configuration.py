@@ -24,6 +24,7 @@ from g2r_lightning.config_errors import explain, idle_alias, innermost
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.filters import ReplyFilter
 from g2r_lightning.inference.rules import ReplyRules
+from g2r_lightning.inference.server.settings import ServeSettings
 from g2r_lightning.machine import MachineSettings, native_precision
 from g2r_lightning.store.schema import EXAMPLES_PER_SHARD
 from g2r_lightning.teacher.generator import Generator
@@ -348,6 +349,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_class_arguments(PredictSettings, "predict")
         parser.add_class_arguments(ReplyRules, "rules")
         parser.add_class_arguments(EncodeSettings, "encode")
+        parser.add_class_arguments(ServeSettings, "serve")
         parser.add_class_arguments(ChatSettings, "chat")
         parser.add_class_arguments(LatencySettings, "latency")
         parser.add_class_arguments(IndexSettings, "index")

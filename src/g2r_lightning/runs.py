@@ -32,8 +32,8 @@ CHECKPOINTS = "checkpoints"
 STACK = ("torch", "lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "faiss-cpu")
 # These change where a run lives, what surrounds it or how long it lasts, not what is trained.
 FREE_KEYS = (
-    "run", "machine", "alias", "predict", "rules", "encode", "index", "chat", "latency", "sampling", "decodings",
-    "filters", "scoring",
+    "run", "machine", "alias", "predict", "rules", "encode", "index", "chat", "latency", "serve", "rerank", "quality",
+    "sampling", "decodings", "filters", "scoring",
     "trainer.max_epochs", "trainer.max_steps", "trainer.max_time",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
 )  # fmt: skip

@@ -108,3 +108,14 @@ def test_a_stopwatch_sees_every_stage_and_changes_nothing(bot):
     assert bot.respond(["hi"], k=6, stopwatch=watch) == bot.respond(["hi"], k=6)
     assert list(watch.seconds) == ["tokenise", "encode", "search"]
     assert min(watch.seconds.values()) > 0
+
+
+def test_each_dialogue_has_its_own_persona(tiny_encoder_folder, bot):
+    bot = Responder(bot.index, bot.encoder, StudentText(persona="own").bind(str(tiny_encoder_folder)))
+    personas = [["i love dog"], [], ["i hate my job", "i have a cat"]]
+    together = bot.respond_all([["hi"]] * 3, k=6, personas=personas)
+    for replies, persona in zip(together, personas, strict=True):
+        assert [reply.text for reply in replies] == [reply.text for reply in bot.respond(["hi"], 6, persona)]
+    assert len({tuple(reply.score for reply in replies) for replies in together}) == 3
+    with pytest.raises(ValueError, match="2 personas of 1 contexts"):
+        bot.respond_all([["hi"]], personas=[[], []])

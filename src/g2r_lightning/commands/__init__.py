@@ -55,6 +55,10 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         from g2r_lightning.commands.index import index
 
         index(arguments)
+    elif command == "serve":
+        from g2r_lightning.commands.serve import serve
+
+        serve(arguments)
     else:
         from g2r_lightning.commands import export, stores, teacher_passes
 

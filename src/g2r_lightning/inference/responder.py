@@ -189,11 +189,24 @@ class Responder:
         diversity: float | None = None,
         threshold: float | Literal["calibrated"] | None = None,
         stopwatch: Stopwatch | None = None,
+        personas: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Reply]]:
-        """Return the k best replies to each of several dialogues; see :meth:`respond`."""
+        """Return the k best replies to each of several dialogues; see :meth:`respond`.
+
+        Args:
+            contexts: a dialogue each.
+            k: how many replies to each.
+            persona: of all dialogues.
+            personas: those of each dialogue, instead.
+
+        Raises:
+            ValueError: as :meth:`respond`, or there are not as many personas as contexts.
+        """
         if k < 1:
             raise ValueError(f"k={k}: at least 1 reply")
-        examples = [_example(context, persona) for context in contexts]
+        if personas is not None and len(personas) != len(contexts):
+            raise ValueError(f"{len(personas)} personas of {len(contexts)} contexts: must be as many")
+        examples = [_example(*both) for both in zip(contexts, personas or [persona] * len(contexts), strict=True)]
         if not examples:
             return []
         heeded = (self.rules if rules is None else rules).but(where, no_repeat, diversity, threshold)
