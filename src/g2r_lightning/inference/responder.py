@@ -197,7 +197,13 @@ class Responder:
             contexts: a dialogue each.
             k: how many replies to each.
             persona: of all dialogues.
-            personas: those of each dialogue, instead.
+            rules: as of :meth:`respond`, for all dialogues; so are the next five.
+            where: see ``rules``.
+            no_repeat: see ``rules``.
+            diversity: see ``rules``.
+            threshold: see ``rules``.
+            stopwatch: see ``rules``.
+            personas: those of each dialogue, instead of ``persona``.
 
         Raises:
             ValueError: as :meth:`respond`, or there are not as many personas as contexts.
