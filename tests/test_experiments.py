@@ -27,13 +27,13 @@ GRID = [
 ]
 # What needs what others leave stands after it.
 CHAINS = {
-    "bst_small": ("teacher", "filters", "base", "bi", "poly", "baseline", "d", "dm_ll", "dm_mi"),
+    "bst_small": ("teacher", "filters", "base", "bi", "poly", "baseline", "d", "dm_ll", "dm_mi", "maude_bst_small"),
     "causal": ("teacher_causal",),
     "blenderbot": ("blenderbot",),
     "endpoint": ("endpoint",),
     "teacher_cpu": ("teacher_cpu",),
     "authors": ("authors",),
-    "sample": ("teacher_sample", "sample_store", "quickstart"),
+    "sample": ("teacher_sample", "sample_store", "quickstart", "maude"),
     "your_data": ("your_data", "your_data_augmented"),
 }
 
@@ -106,8 +106,9 @@ def run(arguments: list[str], *more: str) -> None:
             flags += ["--model.teacher.name_or_path=gpt2"]
         else:
             flags += ["--model.teacher.encoder_name_or_path=encoder", "--model.teacher.decoder_name_or_path=encoder"]
-    elif arguments[0] in ("fit", "predict"):
+    elif arguments[0] in ("fit", "predict", "quality"):
         flags += ["--model.encoder.name_or_path=encoder"]
+        flags += ["--model.projection=8"] if any("/maude" in word for word in arguments) else []
     if arguments[0] == "fit":
         flags += ["--trainer.max_steps=2", "--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1"]
     if arguments[0] in ("fit", "predict"):
@@ -136,6 +137,8 @@ def test_bst_small(here):
             kind = "PolyEncoder" if encoder == "poly" else "BiEncoder"
             assert config["model"]["init_args"]["encoder"]["class_path"].endswith(kind)
             assert config["model"]["init_args"]["encoder"]["init_args"]["normalise"]
+    judged = results(here, "bst_small-bi-baseline-1", "quality")
+    assert {"convai2/quality", "convai2/human_quality", "all/quality_minus_human"} <= set(judged)
     run(["predict", *GRID[0][1:]])
     run(["predict", "-c", "runs/bst_small-poly-dm_mi-1/config.yaml"])
     run(GRID[0])  # the same again: finished, nothing is trained, nothing clashes
@@ -245,12 +248,14 @@ def test_authors(here):
 def test_sample(here):
     for arguments in chain("sample"):
         flags = []
-        if arguments[0] != "fit" or "experiments/quickstart.yaml" in arguments:
+        if arguments[0] != "fit" or "experiments/teacher_sample.yaml" not in arguments:
             flags += ["--alias.sample=sample"]
-        if arguments[0] != "fit":
+        if arguments[0] in ("generate", "score"):
             flags += ["--store=sample/store"]
         run(arguments, *flags)
     assert results(here, "quickstart")["all/examples"] == results(here, "quickstart", "untrained")["all/examples"] > 0
+    assert {"sample/auc", "sample/fall_word_order", "all/accuracy_random_utterance"} <= set(results(here, "maude"))
+    assert 0 < results(here, "quickstart", "quality")["all/quality"] < 1
 
 
 def test_your_data(here):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from g2r_lightning.errors import G2RError
 
 COMMANDS = {
-    "fit": "train a student (or a teacher), build its index, log retrieval metrics every epoch",
+    "fit": "train a student (or a teacher, or a learned metric), build its index, log retrieval metrics every epoch",
     "validate": "evaluate a checkpoint on the validation sets",
     "test": "evaluate a checkpoint on the test sets",
     "predict": "answer a file of contexts and write the replies to JSONL",
@@ -25,11 +25,15 @@ COMMANDS = {
     "latency": "time the student's replies beside its teacher's, context by context",
     "encode": "encode a response set of any size from disk to disk, on any number of devices",
     "index": "build the response index of a checkpoint over a response set of any size, tuned on real contexts",
+    "quality": "judge replies by a learned metric without references",
     "generate": "let the teacher write replies to every training context (data-level G2R)",
     "score": "let the teacher score every candidate (model-level G2R)",
     "import": "make a candidate store from the authors' release, or from replies that an LLM already wrote",
     "export": "write a student or its index for other programs (--format=...), or a store in the authors' JSONL",
     "serve": "answer over HTTP from a run's index: a page to chat on, and an API as OpenAI's",
+}
+WITHOUT_EXPERIMENT = {
+    "human": "sheets for human evaluation (human export), and what raters answered (human import)",
 }
 STOPPED = "stopped; run the same command again to go on"
 
@@ -48,10 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(usage())
         return 0 if arguments else 2
     command, *rest = arguments
-    if command not in COMMANDS:
+    known = {**COMMANDS, **WITHOUT_EXPERIMENT}
+    if command not in known:
         from difflib import get_close_matches
 
-        nearest = get_close_matches(command, COMMANDS, 1)
+        nearest = get_close_matches(command, known, 1)
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
         return _fail(f"unknown command '{command}'{hint}\n\n{usage()}")
     _quieten()
@@ -70,8 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """Return the list of commands."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    known = {**COMMANDS, **WITHOUT_EXPERIMENT}
+    width = max(map(len, known))
+    lines = [f"  {name:<{width}}  {what}" for name, what in known.items()]
     return "\n".join([
         "usage: python -m g2r_lightning COMMAND -c EXPERIMENT.yaml [-c MORE.yaml] [--key=value ...]",
         "", "commands:", *lines, "",

@@ -165,6 +165,7 @@ def _section_class(key: str) -> Any:
         "predict": "g2r_lightning.configuration.PredictSettings",
         "rules": "g2r_lightning.inference.rules.ReplyRules",
         "serve": "g2r_lightning.inference.server.settings.ServeSettings",
+        "quality": "g2r_lightning.configuration.QualitySettings",
     }
     return imported(classes[key]) if key in classes else None
 

@@ -286,6 +286,25 @@ class ExportSettings:
     examples: PositiveInt = 500
 
 
+@dataclass(frozen=True)
+class QualitySettings:
+    """What ``quality`` judges by the learned metric, and where to.
+
+    Args:
+        input: JSONL of contexts and replies (what ``predict`` writes, or ``{"context": [...], "response": "..."}``), or
+            the folder of a candidate store.
+        output: file for the scores, a line a context; ``<run>/quality/<name of the input>.jsonl`` by default. The
+            figures stand beside it, as ``<name>.summary.json``.
+        run: folder of a student's run instead: its replies to its test sets, into its ``results/quality.json``.
+        stage: which of that run's examples; ``quality-<stage>.json`` where not ``test``.
+    """
+
+    input: str | None = None
+    output: str | None = None
+    run: str | None = None
+    stage: Literal["test", "validation", "untrained"] = "test"
+
+
 class StrictParser(LightningArgumentParser):
     """A parser without abbreviated flags: jsonargparse makes one of the same class for every nested group."""
 
@@ -349,11 +368,12 @@ class ExperimentCLI(LightningCLI):
         parser.add_class_arguments(PredictSettings, "predict")
         parser.add_class_arguments(ReplyRules, "rules")
         parser.add_class_arguments(EncodeSettings, "encode")
+        parser.add_class_arguments(QualitySettings, "quality")
         parser.add_class_arguments(ServeSettings, "serve")
         parser.add_class_arguments(ChatSettings, "chat")
         parser.add_class_arguments(LatencySettings, "latency")
         parser.add_class_arguments(IndexSettings, "index")
-        if self.command in (*STUDENT_COMMANDS, "encode", "index", "export"):
+        if self.command in (*STUDENT_COMMANDS, "encode", "index", "export", "quality"):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
         if self.command in ("validate", "test", "predict", "chat"):
             parser.add_argument("--encoder", type=str | None, default=None, help="'openvino', 'onnx', or an export")

@@ -1,4 +1,4 @@
-"""A teacher's figures as files of the run, like the student's."""
+"""The figures of a teacher or of a learned metric as files of the run, like the student's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from g2r_lightning.paths import atomic_path
 
 
 class TeacherFigures(Callback):
-    """Write what a teacher's evaluation logged to ``results/<stage>.json`` of the run.
+    """Write what the model's own evaluation logged to ``results/<stage>.json`` of the run.
 
     The keys are ``<set>/<figure>``, with ``all`` for the sets together.
 

@@ -59,6 +59,14 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         from g2r_lightning.commands.serve import serve
 
         serve(arguments)
+    elif command == "quality":
+        from g2r_lightning.commands.quality import quality
+
+        quality(arguments)
+    elif command == "human":
+        from g2r_lightning.commands.human import human
+
+        human(arguments)
     else:
         from g2r_lightning.commands import export, stores, teacher_passes
 

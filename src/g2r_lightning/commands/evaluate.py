@@ -24,6 +24,7 @@ from g2r_lightning.paths import resolve_path, writable_place
 from g2r_lightning.runs import RunFolder, differences, readable_checkpoint
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.student import RetrievalStudent
+from g2r_lightning.studies.unreferenced import UnreferencedModule
 from g2r_lightning.teacher import TeacherModule
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
         label = f"{label}-{deploy(model, cli.config.encoder, run, checkpoint)}"
         checkpoint = None  # its weights are in the export
     cli.persistent_callbacks = [RandomState(), *([writer] if writer else [])]  # what wrote the checkpoint must be there
-    if isinstance(model, TeacherModule):
+    if isinstance(model, TeacherModule | UnreferencedModule):
         cli.persistent_callbacks.append(TeacherFigures())
     trainer = cli.build_trainer()
     for callback in trainer.callbacks:

@@ -17,13 +17,14 @@ from g2r_lightning.data import AugmentedDialogueDataModule, DialogueDataModule
 from g2r_lightning.runs import RunFolder, environment, now, readable_checkpoint
 from g2r_lightning.store import CandidateStore, describe_data
 from g2r_lightning.student import RetrievalStudent
+from g2r_lightning.studies.unreferenced import UnreferencedModule
 from g2r_lightning.teacher import TeacherExport, TeacherModule
 
 log = logging.getLogger(__name__)
 
 
 def fit(arguments: Sequence[str]) -> None:
-    """Train a student or a teacher.
+    """Train a student, a teacher or a learned metric.
 
     Raises:
         G2RError: the configuration, the data or the run's folder cannot be used.
@@ -47,7 +48,8 @@ def fit(arguments: Sequence[str]) -> None:
         checkpoint = readable_checkpoint(checkpoint)
     data, model = cli.build("data", "model")
     throughput = Throughput()
-    cli.persistent_callbacks.append(TeacherFigures() if isinstance(model, TeacherModule) else throughput)
+    writes_figures = isinstance(model, TeacherModule | UnreferencedModule)
+    cli.persistent_callbacks.append(TeacherFigures() if writes_figures else throughput)
     trainer = cli.build_trainer()
     used = {**cli.machine, "precision": str(trainer.precision)}
     run.update_record(**environment(), used=used, seed=cli.config.seed_everything, started=now(), status="running")
@@ -65,6 +67,10 @@ def fit(arguments: Sequence[str]) -> None:
         _finish_student(trainer, model, data, run, best, settings.test_trained)
     if isinstance(model, TeacherModule):
         _finish_teacher(trainer, model, data, run, best, settings.test_trained)
+    if isinstance(model, UnreferencedModule):
+        _take(model, best)
+        if settings.test_trained and isinstance(data, DialogueDataModule) and data.test_names:
+            _test(trainer, model, data, "test", None)
     run.update_record(status="finished", finished=now())
     _summarise(run)
 

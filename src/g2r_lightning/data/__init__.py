@@ -2,6 +2,7 @@
 
 from g2r_lightning.data.augmented import AugmentedDialogueDataModule
 from g2r_lightning.data.batches import CandidateBatch, EvaluationBatch
+from g2r_lightning.data.metric_module import CorruptedDialogueDataModule
 from g2r_lightning.data.modules import DialogueDataModule
 from g2r_lightning.data.responses import ResponseSet
 from g2r_lightning.data.teacher_module import TeacherDataModule
@@ -10,6 +11,7 @@ from g2r_lightning.data.training_set import NegativeSampling, ScoredCandidate, T
 __all__ = [
     "AugmentedDialogueDataModule",
     "CandidateBatch",
+    "CorruptedDialogueDataModule",
     "DialogueDataModule",
     "EvaluationBatch",
     "NegativeSampling",

@@ -1,1 +1,1 @@
-"""Studies of finished runs: what is measured beside each other, under the same conditions, in one process."""
+"""What a paper is made of: systems timed beside each other, measures beyond retrieval, people's judgements."""
