@@ -513,11 +513,9 @@ def test_no_body_breaks_the_server(api, path, body):
 @settings(max_examples=40)
 @given(st.lists(NASTY, min_size=1, max_size=5), st.integers(1, 100))
 def test_any_text_is_answered_or_refused_by_name(api, context, k):
-    response = api.post(
-        "/respond",
-        content=json.dumps({"context": context, "k": k}).encode(),
-        headers={"content-type": "application/json"},
-    )
+    body = json.dumps({"context": context, "k": k})
+    response = api.post("/respond", content=body.encode(), headers={"content-type": "application/json"})
+    context = json.loads(body)["context"]  # two escaped halves of a pair are one sign to every JSON reader
     if not all(turn.split() for turn in context) or any(
         "\ud800" <= sign <= "\udfff" for turn in context for sign in turn
     ):
