@@ -20,11 +20,11 @@ import torch
 import g2r_lightning.commands.index as index_command
 from g2r_lightning.cli import main
 from g2r_lightning.commands import index_folder
-from g2r_lightning.configuration import IndexSettings
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseEncoding, choosing, load_responses, read_manifest, verify
 from g2r_lightning.index.memory import GIB
 from g2r_lightning.inference import Responder
+from g2r_lightning.sections import IndexSettings
 from g2r_lightning.student import PolyEncoder, StudentText, save_student
 from tiny import WORDS
 

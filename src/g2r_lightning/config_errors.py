@@ -159,13 +159,13 @@ def _flattened(value: Tree) -> Tree:
 def _section_class(key: str) -> Any:
     classes = {
         "trainer": "lightning.pytorch.Trainer",
-        "run": "g2r_lightning.configuration.RunSettings",
+        "run": "g2r_lightning.sections.RunSettings",
         "sampling": "g2r_lightning.teacher.sampling.Sampling",
-        "scoring": "g2r_lightning.configuration.ScoringSettings",
-        "predict": "g2r_lightning.configuration.PredictSettings",
+        "scoring": "g2r_lightning.sections.ScoringSettings",
+        "predict": "g2r_lightning.sections.PredictSettings",
         "rules": "g2r_lightning.inference.rules.ReplyRules",
         "serve": "g2r_lightning.inference.server.settings.ServeSettings",
-        "quality": "g2r_lightning.configuration.QualitySettings",
+        "quality": "g2r_lightning.sections.QualitySettings",
     }
     return imported(classes[key]) if key in classes else None
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -26,283 +24,25 @@ from g2r_lightning.filters import ReplyFilter
 from g2r_lightning.inference.rules import ReplyRules
 from g2r_lightning.inference.server.settings import ServeSettings
 from g2r_lightning.machine import MachineSettings, native_precision
+from g2r_lightning.sections import (
+    AddSettings,
+    CalibrateSettings,
+    ChatSettings,
+    EncodeSettings,
+    ExportSettings,
+    IndexSettings,
+    LatencySettings,
+    PredictSettings,
+    QualitySettings,
+    RemoveSettings,
+    RunSettings,
+    ScoringSettings,
+)
 from g2r_lightning.store.schema import EXAMPLES_PER_SHARD
 from g2r_lightning.teacher.generator import Generator
 from g2r_lightning.teacher.sampling import Sampling
 
 STUDENT_COMMANDS = ("fit", "validate", "test", "predict")
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """Where a run lives and what happens around the training.
-
-    Args:
-        name: of the run; its folder is ``root/name``.
-        root: folder of all runs.
-        on_existing: what to do where the folder already holds a run: ``resume`` it (the settings must be the same), or
-            ``overwrite`` it. A finished run is never trained again by ``resume``.
-        test_untrained: evaluate the test sets before training too, into ``results/untrained.json``.
-        test_trained: evaluate the test sets with the best checkpoint after training, into ``results/test.json``.
-    """
-
-    name: str = "run"
-    root: str = "runs"
-    on_existing: Literal["resume", "overwrite"] = "resume"
-    test_untrained: bool = False
-    test_trained: bool = True
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return Path(self.root) / self.name
-
-
-@dataclass(frozen=True)
-class ScoringSettings:
-    """How the teacher scores candidates.
-
-    Args:
-        name: of the score set in the store.
-        prior: how P(response) is estimated for mutual information: ``empty`` (an empty context), ``contexts:k`` (mean
-            over k seeded random contexts), or ``none`` (LL only).
-        seed: of the random contexts.
-    """
-
-    name: str = "teacher"
-    prior: str = "empty"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """What ``predict`` answers, and where to.
-
-    Args:
-        contexts: file of contexts, one JSON list of utterances a line (or objects with ``context``).
-        output: file to write; ``<run>/predictions/<name of the contexts>.jsonl`` by default.
-        k: replies a context.
-        form: ``replies`` writes ``{"context", "replies": [{"text", "score", "source"}]}`` a line; ``dialogue`` writes
-            the form of the 200 evaluation contexts, one JSON list of utterances a line, the best reply at its end.
-    """
-
-    contexts: str | None = None
-    output: str | None = None
-    k: int = 10
-    form: Literal["replies", "dialogue"] = "replies"
-
-
-@dataclass(frozen=True)
-class EncodeSettings:
-    """What ``encode`` encodes, and where to.
-
-    Args:
-        input: the response set: text (one reply a line), ``.jsonl``, ``.parquet``, or the folder of a candidate store.
-        output: folder for the vectors.
-        student: folder of a student (``runs/x/index``, or its ``student``), instead of the experiment's checkpoint.
-        field: of JSONL or Parquet; ``response``, else ``text``, by default.
-        source: who wrote the responses of an input that does not say it.
-        columns: further fields of JSONL or Parquet that are kept beside the responses; by default all that a filter
-            could ask about.
-        dtype: of the vectors on disk.
-        shard_size: responses a shard: what is in memory at a time, and what a killed run loses at most.
-        token_budget: padded tokens of one pass; 2,048 on a CPU and 65,536 on a GPU by default.
-    """
-
-    input: str | None = None
-    output: str | None = None
-    student: str | None = None
-    field: str | None = None
-    source: str = "approved"
-    columns: list[str] | None = None
-    dtype: Literal["float32", "float16"] = "float32"
-    shard_size: PositiveInt = 16_384
-    token_budget: PositiveInt | None = None
-
-
-@dataclass(frozen=True)
-class ChatSettings:
-    """A conversation in the terminal.
-
-    Args:
-        index: folder of a response index; that of the experiment's run by default.
-        k: replies that are shown.
-        persona: lines about the bot, for students that were trained with them.
-        contexts: training contexts that ``/why`` compares with; encoded once a run, at the first ``/why``.
-        teacher: let the experiment's teacher score replies that its score set lacks; loaded at the first ``/why``.
-    """
-
-    index: str | None = None
-    k: PositiveInt = 3
-    persona: list[str] | None = None
-    contexts: PositiveInt = 20_000
-    teacher: bool = False
-
-
-@dataclass(frozen=True)
-class LatencySettings:
-    """What ``latency`` measures.
-
-    Args:
-        contexts: file of contexts, one JSON list of utterances a line; those of ``predict`` by default.
-        limit: how many of them, the first.
-        index: folder of a response index; that of the experiment's run by default.
-        teachers: folders or hub names; the experiment's own teacher by default, ``[]`` for none.
-        decodings: how they decode. ``greedy`` and ``sampling`` (the experiment's section ``sampling``) write what they
-            like; ``beam`` is the baseline of Kim et al. (2021): 10 beams, at least 20 tokens, no 3-gram twice in the
-            reply or copied from the context.
-        max_tokens: most tokens of a teacher's reply.
-        device: of the teachers; the student answers on the CPU.
-        turn: contexts that one system answers before the next system's turn.
-        on_existing: what to do with timings that are there: ``resume`` where they stopped (the settings must be the
-            same), or ``overwrite`` them.
-    """
-
-    contexts: str | None = None
-    limit: PositiveInt = 200
-    index: str | None = None
-    teachers: list[str] | None = None
-    decodings: list[Literal["greedy", "sampling", "beam"]] = field(
-        default_factory=lambda: ["greedy", "sampling", "beam"]
-    )
-    max_tokens: PositiveInt = 128
-    device: str = "cpu"
-    turn: PositiveInt = 10
-    on_existing: Literal["resume", "overwrite"] = "resume"
-
-
-@dataclass(frozen=True)
-class IndexSettings:
-    """What ``index`` builds, and what of.
-
-    Args:
-        input: the response set: text (one reply a line), ``.jsonl``, ``.parquet``, the folder of a candidate store, a
-            folder of ``encode``, or an index that shall be searched otherwise; the experiment's own by default.
-        output: folder of the index; ``<run>/index`` by default.
-        student: folder of a student (``runs/x/index``, or its ``student``), instead of the experiment's checkpoint.
-        field: of JSONL or Parquet; ``response``, else ``text``, by default.
-        source: who wrote the responses of an input that does not say it.
-        columns: further fields of JSONL or Parquet that are kept beside the responses; by default all that a filter
-            could ask about.
-        factory: FAISS factory string, ``Flat`` for exact search, or ``auto``: by size, memory and measurement.
-        search: search parameters, ``{nprobe: 16, refine: 4}``, instead of tuned ones.
-        recall: share of the best responses that is to be found, measured against exact search on real contexts.
-        recall_at: how many best responses are meant.
-        contexts: file of real contexts (one JSON list of utterances a line) to measure on; those of the experiment's
-            validation sets by default.
-        num_contexts: how many of them.
-        memory_limit: GiB that building and searching may take; half of what is free by default.
-        dtype: of the vectors that are kept; as they were encoded, else float32, by default.
-        shard_size: responses that are encoded at a time, and what a killed run loses at most.
-        token_budget: padded tokens of one pass; 2,048 on a CPU and 65,536 on a GPU by default.
-    """
-
-    input: str | None = None
-    output: str | None = None
-    student: str | None = None
-    field: str | None = None
-    source: str = "approved"
-    columns: list[str] | None = None
-    factory: str = "auto"
-    search: dict[str, float] | None = None
-    recall: float = 0.99
-    recall_at: PositiveInt = 10
-    contexts: str | None = None
-    num_contexts: PositiveInt = 1000
-    memory_limit: PositiveFloat | None = None
-    dtype: Literal["float32", "float16"] | None = None
-    shard_size: PositiveInt = 16_384
-    token_budget: PositiveInt | None = None
-
-
-@dataclass(frozen=True)
-class AddSettings:
-    """What ``index add`` adds.
-
-    Args:
-        input: the responses: text (one a line), ``.jsonl``, ``.parquet``, or the folder of a candidate store.
-        field: of JSONL or Parquet; ``response``, else ``text``, by default.
-        source: who wrote a response of which the input does not say it.
-        columns: further fields of JSONL or Parquet that are kept; all that a condition can ask about by default.
-        values: what all of them get beside that, by column: ``{"tags": ["new"], "licence": "cc0"}``.
-        strict: refuse a response that is there already, instead of counting it.
-    """
-
-    input: str | None = None
-    field: str | None = None
-    source: str = "approved"
-    columns: list[str] | None = None
-    values: dict[str, Any] | None = None
-    strict: bool = False
-
-
-@dataclass(frozen=True)
-class RemoveSettings:
-    """What ``index remove`` removes: all that any of these names.
-
-    Args:
-        where: a condition over the columns, ``source = generated and not tags has checked``.
-        texts: whole responses.
-        patterns: regular expressions; a response in which one matches goes.
-        file: of responses and ``/expressions/``, one a line; in all spellings, and whether they are there or not.
-    """
-
-    where: str | None = None
-    texts: list[str] | None = None
-    patterns: list[str] | None = None
-    file: str | None = None
-
-
-@dataclass(frozen=True)
-class CalibrateSettings:
-    """What ``index calibrate`` promises.
-
-    Args:
-        coverage: share of contexts like the validation dialogues' that are to be answered; 0.95 by default.
-        false_answers: share of random responses that may pass, instead.
-        examples: how many validation contexts it is calibrated on.
-    """
-
-    coverage: float | None = None
-    false_answers: float | None = None
-    examples: PositiveInt = 1000
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """An encoder or an index for other programs, instead of a candidate store.
-
-    Args:
-        format: ``openvino`` or ``onnx``, an encoder for a CPU runtime; ``sentence-transformers``, a folder that library
-            reads; ``faiss``, the index as plain FAISS and Parquet. Without it, ``export`` writes a candidate store in
-            the authors' JSONL.
-        precision: of an encoder's towers. ``bf16`` where the CPU has it; ``int8`` is calibrated on training texts, and
-            refused where it costs too much.
-        examples: how many validation contexts an encoder is measured on.
-    """
-
-    format: Literal["openvino", "onnx", "sentence-transformers", "faiss"] | None = None
-    precision: Literal["float32", "bf16", "int8"] = "float32"
-    examples: PositiveInt = 500
-
-
-@dataclass(frozen=True)
-class QualitySettings:
-    """What ``quality`` judges by the learned metric, and where to.
-
-    Args:
-        input: JSONL of contexts and replies (what ``predict`` writes, or ``{"context": [...], "response": "..."}``), or
-            the folder of a candidate store.
-        output: file for the scores, a line a context; ``<run>/quality/<name of the input>.jsonl`` by default. The
-            figures stand beside it, as ``<name>.summary.json``.
-        run: folder of a student's run instead: its replies to its test sets, into its ``results/quality.json``.
-        stage: which of that run's examples; ``quality-<stage>.json`` where not ``test``.
-    """
-
-    input: str | None = None
-    output: str | None = None
-    run: str | None = None
-    stage: Literal["test", "validation", "untrained"] = "test"
 
 
 class StrictParser(LightningArgumentParser):

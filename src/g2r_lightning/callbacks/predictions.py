@@ -41,7 +41,7 @@ class WritePredictions(Callback):
     Args:
         output: file to write; it appears when all are answered.
         k: replies a context.
-        form: ``replies`` or ``dialogue``, see :class:`g2r_lightning.configuration.PredictSettings`.
+        form: ``replies`` or ``dialogue``, see :class:`g2r_lightning.sections.PredictSettings`.
         factory: FAISS factory string of the index.
         ready: folder of an index that serves if it was made of these weights (``checkpoint_sha256``) and responses.
         checkpoint_sha256: of the checkpoint that answers.

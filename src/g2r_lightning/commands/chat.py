@@ -11,10 +11,11 @@ from rich.console import Console
 from g2r_lightning.commands.chat_view import printable, show, show_explanation
 from g2r_lightning.commands.reasons import Reasons
 from g2r_lightning.commands.run_index import index_folder
-from g2r_lightning.configuration import ChatSettings, ExperimentCLI
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.errors import G2RError
 from g2r_lightning.inference import Responder
 from g2r_lightning.inference.chat import Asked, Conversation, Ended
+from g2r_lightning.sections import ChatSettings
 
 GREETING = "say something; /help lists the commands, /quit ends"
 

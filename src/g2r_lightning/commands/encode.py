@@ -16,13 +16,14 @@ from rich.table import Table
 
 from g2r_lightning.commands.evaluate import chosen_checkpoint
 from g2r_lightning.commands.passes import pass_trainer
-from g2r_lightning.configuration import EncodeSettings, ExperimentCLI
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data.shard_pass import ShardPass
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseEncoding, ResponseStream
 from g2r_lightning.index.encoding import EncodingProgress, Work
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.runs import RunFolder
+from g2r_lightning.sections import EncodeSettings
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.store.json_file import read_json
 from g2r_lightning.store.manifest import MANIFEST

@@ -22,7 +22,7 @@ from g2r_lightning.commands.encode import run_encoding, student_of
 from g2r_lightning.commands.index_contexts import Contexts, contexts_of
 from g2r_lightning.commands.index_folder import Making, check_changes, check_place, finished, make
 from g2r_lightning.commands.passes import pass_trainer
-from g2r_lightning.configuration import ExperimentCLI, IndexSettings
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseEncoding, ResponseStream, verify, weights_hash
@@ -40,6 +40,7 @@ from g2r_lightning.inference.deployment import verify as verify_export
 from g2r_lightning.machine import free_memory
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.runs import RunFolder
+from g2r_lightning.sections import IndexSettings
 from g2r_lightning.student import StudentEncoder, StudentText, load_student
 
 log = logging.getLogger(__name__)

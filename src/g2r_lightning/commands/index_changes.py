@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from g2r_lightning.commands.export_source import lists_to_measure
-from g2r_lightning.configuration import AddSettings, CalibrateSettings, ExperimentCLI, RemoveSettings
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseStream
@@ -25,6 +25,7 @@ from g2r_lightning.index.folder import load_indexed_student, read_manifest
 from g2r_lightning.index.overlay import LiveIndex, load_live
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.runs import RunFolder
+from g2r_lightning.sections import AddSettings, CalibrateSettings, RemoveSettings
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from g2r_lightning.commands.evaluate import read_contexts
-from g2r_lightning.configuration import IndexSettings
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.data.corpus import examples_of
 from g2r_lightning.dialogue import Example
 from g2r_lightning.index import encode_rows
 from g2r_lightning.index.tuning import queries_of
+from g2r_lightning.sections import IndexSettings
 from g2r_lightning.store.hashing import texts_hash
 from g2r_lightning.student import StudentEncoder, StudentText
 

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from g2r_lightning.commands.evaluate import read_contexts
 from g2r_lightning.commands.run_index import index_folder, run_folder
-from g2r_lightning.configuration import ExperimentCLI, LatencySettings
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.cpu import cpu_name
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index.folder import read_manifest
@@ -23,6 +23,7 @@ from g2r_lightning.inference import Responder
 from g2r_lightning.inference.deployment import DEPLOYED, FORMATS, MANIFEST, load_for_index
 from g2r_lightning.inference.deployment import read_manifest as read_export
 from g2r_lightning.runs import environment
+from g2r_lightning.sections import LatencySettings
 from g2r_lightning.store.hashing import texts_hash
 from g2r_lightning.store.json_file import write_json
 from g2r_lightning.studies.latency import Call, measure, summarise

@@ -8,9 +8,10 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data.shard_pass import ShardPass
 from g2r_lightning.errors import ConfigError
+from g2r_lightning.sections import ScoringSettings
 from g2r_lightning.store import CandidateRow, ScoreRow, ShardWriter
 from g2r_lightning.teacher import Prior, Teacher
 from g2r_lightning.teacher.generator import Generator

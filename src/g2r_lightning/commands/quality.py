@@ -14,10 +14,11 @@ from tqdm.auto import tqdm
 
 from g2r_lightning.commands.evaluate import chosen_checkpoint
 from g2r_lightning.commands.passes import pass_trainer
-from g2r_lightning.configuration import ExperimentCLI, QualitySettings
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.paths import atomic_path, resolve_path, writable_place
 from g2r_lightning.runs import RunFolder
+from g2r_lightning.sections import QualitySettings
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.studies.replies import Answered, read_replies, read_run
 from g2r_lightning.studies.unreferenced import UnreferencedModule

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from g2r_lightning.commands.run_index import run_folder
-from g2r_lightning.configuration import ChatSettings, ExperimentCLI
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import AugmentedDialogueDataModule, DialogueDataModule
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.inference import Responder
@@ -18,6 +18,7 @@ from g2r_lightning.inference.chat import Asked
 from g2r_lightning.inference.contexts import TrainingContexts, fits, load_contexts, save_contexts
 from g2r_lightning.inference.why import Explanation, explain
 from g2r_lightning.runs import CONFIG
+from g2r_lightning.sections import ChatSettings
 from g2r_lightning.store import CandidateStore
 from g2r_lightning.student.persistence import SETTINGS, WEIGHTS, weights_hash
 from g2r_lightning.teacher import Teacher

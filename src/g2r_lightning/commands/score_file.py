@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 
 from g2r_lightning.commands.estimate import estimate_pass
 from g2r_lightning.commands.passes import prior_name, run_pass, scoring_teacher
-from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.readers.files import read_lines
 from g2r_lightning.dialogue.text import half_character
 from g2r_lightning.errors import ConfigError, DataError
 from g2r_lightning.paths import atomic_path, resolve_path, writable_place
+from g2r_lightning.sections import ScoringSettings
 from g2r_lightning.store import SCORE_SCHEMA, ScoreManifest, ShardWriter, describe_data
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.store.schema import shard_name

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.paths import resolve_path, writable_place
+from g2r_lightning.sections import ScoringSettings
 from g2r_lightning.store import CandidateStore, export_g2r_release, import_replies, write_store_from_examples
 
 log = logging.getLogger(__name__)

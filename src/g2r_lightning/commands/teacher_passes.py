@@ -10,10 +10,11 @@ from typing import Any
 from g2r_lightning.commands.estimate import estimate_pass
 from g2r_lightning.commands.passes import prior_name, run_pass, scoring_teacher
 from g2r_lightning.commands.stores import store_path
-from g2r_lightning.configuration import ExperimentCLI, ScoringSettings
+from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.context import ContextFormat
 from g2r_lightning.errors import ConfigError
+from g2r_lightning.sections import ScoringSettings
 from g2r_lightning.store import (
     CANDIDATE_SCHEMA,
     SCORE_SCHEMA,

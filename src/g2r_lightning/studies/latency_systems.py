@@ -75,7 +75,7 @@ def sampling_of(decoding: Decoding, own: Sampling, max_tokens: int) -> Sampling:
     """Return the settings of one decoding.
 
     Args:
-        decoding: see :class:`~g2r_lightning.configuration.LatencySettings`.
+        decoding: see :class:`~g2r_lightning.sections.LatencySettings`.
         own: how the experiment draws its teacher's replies.
         max_tokens: most tokens of a reply.
 
