@@ -239,6 +239,7 @@ def _ready(worker: Worker | PeerError) -> dict[str, Any]:
     """Wait until a way is loaded; returns the beginning of its result, or why there will be none."""
     said = {"missing": str(worker)} if isinstance(worker, PeerError) else worker.answer()
     if "missing" in said:
+        print(f"  missing: {said['missing']}", flush=True)
         return {"missing": said["missing"]}
     return {"versions": said["versions"], "threads": said["threads"], "rounds": []}
 
@@ -247,6 +248,7 @@ def _asked(worker: Worker, what: str, told: dict[str, Any]) -> bool:
     """Let a way do a round and keep what it measured; False where it failed, which empties its result."""
     said = worker.ask(what)
     if "missing" in said:
+        print(f"  {worker.name}: missing: {said['missing']}", flush=True)
         told.clear()
         told["missing"] = said["missing"]
         return False

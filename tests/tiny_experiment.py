@@ -43,6 +43,7 @@ model:
     schedule: {{name: constant, warmup_steps: 2}}
 trainer:
   accelerator: cpu
+  precision: 32-true  # on every machine; by itself it would be bf16-mixed where the CPU is good at that
   max_epochs: 2
   log_every_n_steps: 1
   num_sanity_val_steps: 0

@@ -102,6 +102,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # Whole batches are made in the dataset (batch_size=None); more loader workers are the user's choice.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # bf16-mixed is chosen where the CPU is good at it; the summary tells the megabytes of the float32 weights
+    warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty")
 
 

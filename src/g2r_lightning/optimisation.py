@@ -1,10 +1,16 @@
-"""How the learning rate moves: warm-up, then constant, linear, cosine, or halved where validation stands still."""
+"""How the learning rate moves: warm-up, then constant, linear, cosine, or halved where validation stands still.
+
+And how gradients are clipped for fused optimisers, which mixed precision would refuse.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau
 
@@ -56,3 +62,33 @@ class Schedule:
             {"scheduler": warmup, "interval": "step", "name": "warmup"},
             {"scheduler": plateau, **when, "monitor": self.monitor, "name": "plateau"},
         ]
+
+
+class FusedClipping(LightningModule):
+    """A module whose gradients are clipped under fused optimisers too.
+
+    Lightning's mixed precision refuses to clip for an optimiser that can unscale gradients by itself, as fused AdamW
+    does. Only float16 scales them: in bfloat16 there is nothing to unscale, and the refusal has no ground.
+    """
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients of an optimiser as ``trainer.gradient_clip_val`` says.
+
+        Args:
+            optimizer: whose parameters' gradients are clipped, in place.
+            gradient_clip_val: largest norm or value; ``None`` or 0 clips nothing.
+            gradient_clip_algorithm: ``norm`` or ``value``; ``norm`` by default.
+        """
+        plugin = self.trainer.precision_plugin
+        if type(plugin) is MixedPrecision and plugin.scaler is None:
+            algorithm = GradClipAlgorithmType((gradient_clip_algorithm or "norm").lower())
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+            return
+        self.clip_gradients(
+            optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm
+        )

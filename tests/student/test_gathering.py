@@ -148,7 +148,7 @@ def test_processes_take_the_step_of_one(group, tiny_encoder_folder, tmp_path, na
         found = load_file(group / f"{name}-{rank}.safetensors")
         assert found.keys() == expected.keys()
         largest = max(value.abs().max() for value in expected.values())
-        bound = largest * (1e-12 if case.dtype == torch.float64 else 1e-6)
+        bound = largest * (1e-12 if case.dtype == torch.float64 else 4e-6)
         for key, value in expected.items():
             assert (found[key] - value).abs().max() <= bound, (key, rank)
 

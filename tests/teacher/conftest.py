@@ -41,13 +41,16 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
 @pytest.fixture(scope="session")
 def teacher_of(model_folder: Callable[[str], Path]) -> Callable[..., Any]:
-    """Return a function: name of a family (and settings) -> a teacher over its tiny model."""
+    """Return a function: name of a family (and settings) -> a teacher over its tiny model.
+
+    In float32 unless told: ``auto`` would take bfloat16 where the CPU is good at it, and round to a hundredth.
+    """
     from g2r_lightning.teacher.causal import CausalTeacher
     from g2r_lightning.teacher.encoder_decoder import EncoderDecoderTeacher
 
     def made(family: str, **settings: Any) -> Any:
         kind = EncoderDecoderTeacher if family in ENCODER_DECODERS else CausalTeacher
-        return kind(name_or_path=str(model_folder(family)), **settings)
+        return kind(name_or_path=str(model_folder(family)), **{"dtype": "float32", **settings})
 
     return made
 

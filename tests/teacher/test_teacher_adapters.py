@@ -41,7 +41,7 @@ def test_adapters_alone_are_trained_and_the_export_is_plain_and_the_same(
     for name, value in old.items():
         name = name if name in new else f"{name.rpartition('.')[0]}.base_layer.{name.rpartition('.')[2]}"
         assert torch.equal(new[name], value)
-    exported = type(plain)(str(tmp_path / "teacher"))
+    exported = type(plain)(str(tmp_path / "teacher"), dtype="float32")
     assert set(exported.model.state_dict()) == set(old)
     assert not any("adapter" in path.name for path in (tmp_path / "teacher").iterdir())
     module.model.eval()
@@ -159,6 +159,7 @@ model:
     warmup_steps: 0
 trainer:
   accelerator: cpu
+  precision: 32-true
   max_epochs: 2
   enable_progress_bar: false
   log_every_n_steps: 1

@@ -39,7 +39,7 @@ def half(tmp_path: Path) -> str:
 
 
 def test_two_halves_become_one_model(half: str, examples: list[Example], tmp_path: Path) -> None:
-    teacher = EncoderDecoderTeacher(encoder_name_or_path=half, decoder_name_or_path=half)
+    teacher = EncoderDecoderTeacher(encoder_name_or_path=half, decoder_name_or_path=half, dtype="float32")
     model = teacher.model
     writer = model.decoder
     assert writer.get_output_embeddings().weight is writer.get_input_embeddings().weight
@@ -53,12 +53,14 @@ def test_two_halves_become_one_model(half: str, examples: list[Example], tmp_pat
     scores = teacher.log_likelihood(examples, [["yes"], ["yes"], ["yes"]])
     assert len({round(row[0][0], 4) for row in scores}) == 3  # cross-attention lets the context through
     teacher.save(tmp_path / "whole")
-    again = EncoderDecoderTeacher(str(tmp_path / "whole")).log_likelihood(examples, [["yes"], ["yes"], ["yes"]])
+    again = EncoderDecoderTeacher(str(tmp_path / "whole"), dtype="float32").log_likelihood(
+        examples, [["yes"], ["yes"], ["yes"]]
+    )
     assert [row[0][0] for row in again] == pytest.approx([row[0][0] for row in scores], abs=1e-5)
 
 
 def test_the_decoder_half_cannot_see_ahead(half: str, examples: list[Example]) -> None:
-    teacher = EncoderDecoderTeacher(encoder_name_or_path=half, decoder_name_or_path=half)
+    teacher = EncoderDecoderTeacher(encoder_name_or_path=half, decoder_name_or_path=half, dtype="float32")
     teacher.model.eval()
     batch = teacher.batch(examples[:1])
     with torch.no_grad():

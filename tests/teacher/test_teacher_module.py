@@ -53,7 +53,7 @@ def test_one_batch_is_learnt_and_exported(
     trainer(tmp_path, max_steps=25, limit_val_batches=0).fit(module, Talks(module, examples))
     after = module.teacher.log_likelihood(examples, replies)
     assert sum(row[0][0] for row in after) > sum(row[0][0] for row in before) * 0.6
-    loaded = type(module.teacher)(str(tmp_path / "teacher"))
+    loaded = type(module.teacher)(str(tmp_path / "teacher"), dtype="float32")
     assert loaded.template.describe() == module.teacher.template.describe()
     again = loaded.log_likelihood(examples, replies)
     assert [row[0][0] for row in again] == pytest.approx([row[0][0] for row in after], abs=1e-4)

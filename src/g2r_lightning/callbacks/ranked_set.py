@@ -118,6 +118,7 @@ class RankedSet:
 
     @ranked.setter
     def ranked(self, ranks: Ranks) -> None:
+        """Put what all processes ranked in the place of this process's share."""
         self._done = [ranks]
 
     def metrics(self) -> RetrievalMetrics:

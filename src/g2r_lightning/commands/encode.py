@@ -72,9 +72,11 @@ def run_encoding(trainer: Trainer, encoding: ResponseEncoding) -> Work:
     progress: list[EncodingProgress] = []
 
     def watch(bar: Any) -> None:
+        """Take the bar that the pass shows, once it has begun."""
         progress.append(EncodingProgress(bar))
 
     def make(index: int) -> None:
+        """Encode one shard."""
         encoding.write(index, progress[-1])
 
     shard_pass = ShardPass(encoding, make, "encoding", "responses", watch, encoding.encoder)

@@ -55,6 +55,7 @@ def latency(arguments: Sequence[str]) -> None:
         task = progress.add_task("replies", total=len(systems) * len(contexts), completed=len(record.calls))
 
         def write(call: Call) -> None:
+            """Keep one timed call and show that it is done."""
             record.add(call)
             progress.advance(task)
 

@@ -77,9 +77,11 @@ def run_pass(
     """
 
     def write(index: int) -> None:
+        """Make one shard and write it."""
         writer.write(index, *make(index))
 
     def watch(bar: Any) -> None:
+        """Let the generator tell its progress in the bar that the pass shows."""
         generator.progress = Progress(bar, rounds)
 
     trainer = pass_trainer(cli)

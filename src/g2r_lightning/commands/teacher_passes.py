@@ -126,6 +126,7 @@ def score(arguments: Sequence[str]) -> None:
         log.info("likelihoods given the context are those of the score set '%s': same teacher, another prior", told[0])
 
     def make(index: int) -> tuple[Any, dict[str, Any]]:
+        """Return a shard's scores."""
         own = members(index)
         known = None if told is None else [told[1].likelihoods(example.id) for example, _ in own]
         return score_rows(teacher, own, prior, known), {}

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -34,7 +34,7 @@ from g2r_lightning.paths import atomic_path
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.store.json_file import read_json, write_json
 from g2r_lightning.store.manifest import MANIFEST, PLAN
-from g2r_lightning.store.planned import claim
+from g2r_lightning.store.planned import begun, claim
 from g2r_lightning.store.schema import shard_name
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
@@ -213,19 +213,11 @@ class ResponseEncoding:
         found = read_json(self.folder / (MANIFEST if self._finished else TEXTS))
         return {name: int(found[name]) for name in ("responses", "duplicates", "blank")}
 
-    def _held(self) -> dict[str, Any] | None:
+    def _held(self) -> Mapping[str, Any] | None:
         """Return the plan that the folder was begun with, or ``None`` for a new one."""
         if self._finished:
             return {key: value for key, value in read_json(self.folder / MANIFEST).items() if key not in OUTCOME}
-        if (self.folder / PLAN).exists():
-            return read_json(self.folder / PLAN)
-        stray = next(self.folder.glob("part-*"), None)
-        if stray is not None:
-            raise StoreError(
-                f"{stray}: a shard without {PLAN} or {MANIFEST}, so nobody knows what it was made from; name another "
-                f"folder with --{self.section}.output, or delete {self.folder}"
-            )
-        return None
+        return begun(self.folder, f"--{self.section}.output")
 
     def _read(self) -> None:
         """Write the distinct texts in shards, and how many there were when all are there."""

@@ -81,6 +81,7 @@ class DeployedEncoder(nn.Module):
 
     def _encode(self, run: Run, ids: Tensor, mask: Tensor, shape: Sequence[int]) -> Tensor:
         def flat(some_ids: Tensor, some_mask: Tensor) -> Tensor:
+            """Return one pass's vectors, (N, codes · d)."""
             vectors = run(some_ids.cpu().numpy(), some_mask.cpu().numpy())
             return torch.from_numpy(vectors.reshape(len(vectors), -1))
 

@@ -139,7 +139,10 @@ class _Encoded:
 
     @classmethod
     def of(cls, encoder: Encoder, contexts: list[TokenIds], responses: list[TokenIds], pad_id: int) -> _Encoded:
+        """Encode both sides, and time the responses after a warm-up."""
+
         def encode(what: Callable[[Tensor, Tensor], Tensor], rows: list[TokenIds]) -> Tensor:
+            """Return one tower's vectors in the order of the rows."""
             return encode_rows(lambda ids, mask: what(ids, mask).flatten(1), rows, pad_id, torch.device("cpu"))
 
         encoded = encode(encoder.encode_contexts, contexts)

@@ -101,6 +101,7 @@ def _openvino(path: Path, precision: Precision) -> Run:
     model = core.compile_model(str(path), "CPU", settings)
 
     def run(ids: Ids, mask: Ids) -> npt.NDArray[np.float32]:
+        """Return the vectors of padded token ids."""
         return np.array(model({IDS: ids, MASK: mask})[VECTORS], np.float32)  # a copy: the next call writes over it
 
     return run
@@ -115,6 +116,7 @@ def _onnx(path: Path) -> Run:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(ids: Ids, mask: Ids) -> npt.NDArray[np.float32]:
+        """Return the vectors of padded token ids."""
         vectors: Any = session.run([VECTORS], {IDS: ids, MASK: mask})[0]
         return np.asarray(vectors, np.float32)
 

@@ -7,8 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from g2r_lightning.errors import StoreError
-from g2r_lightning.store.json_file import write_json
-from g2r_lightning.store.manifest import PLAN, differences
+from g2r_lightning.store.json_file import read_json, write_json
+from g2r_lightning.store.manifest import MANIFEST, PLAN, differences
+
+
+def begun(folder: Path, flag: str) -> Mapping[str, Any] | None:
+    """Return the plan that an unfinished folder was begun with, ``None`` for a new one.
+
+    Args:
+        folder: may be missing.
+        flag: that names the folder, for the remedy.
+
+    Raises:
+        StoreError: it holds shards, and no plan tells of what.
+    """
+    if (folder / PLAN).exists():
+        return read_json(folder / PLAN)
+    stray = next(folder.glob("part-*"), None)
+    if stray is not None:
+        raise StoreError(
+            f"{stray}: a shard without {PLAN} or {MANIFEST}, so nobody knows what it was made from; "
+            f"name another place with {flag}, or delete {folder}"
+        )
+    return None
 
 
 def claim(

@@ -25,9 +25,8 @@ import pyarrow.parquet as pq
 from g2r_lightning.errors import StoreError
 from g2r_lightning.paths import atomic_path
 from g2r_lightning.store.hashing import file_hash, order_hash
-from g2r_lightning.store.json_file import read_json
 from g2r_lightning.store.manifest import MANIFEST, PLAN, M, Shard, load_manifest
-from g2r_lightning.store.planned import claim
+from g2r_lightning.store.planned import begun, claim
 from g2r_lightning.store.schema import CandidateRow, ScoreRow, example_starts, rows_to_table, shard_name
 
 NOTES = b"g2r_notes"  # a key of a shard's own metadata, so that rows and notes appear together
@@ -152,19 +151,11 @@ class ShardWriter(Generic[M]):
         (self.folder / PLAN).unlink(missing_ok=True)
         return load_manifest(self.folder / MANIFEST, type(self.plan))
 
-    def _held(self) -> dict[str, Any] | None:
+    def _held(self) -> Mapping[str, Any] | None:
         """Return the fingerprint that the folder was begun with, or ``None`` for a new one."""
         if (self.folder / MANIFEST).exists():
             return load_manifest(self.folder / MANIFEST, type(self.plan)).fingerprint()
-        if (self.folder / PLAN).exists():
-            return read_json(self.folder / PLAN)
-        stray = next(self.folder.glob("part-*.parquet"), None)
-        if stray is not None:
-            raise StoreError(
-                f"{stray}: a shard without {PLAN} or {MANIFEST}, so nobody knows what it was made from; "
-                f"name another place with {self.flag}, or delete {self.folder}"
-            )
-        return None
+        return begun(self.folder, self.flag)
 
     def _footer(self, index: int) -> Any:
         path = self.folder / shard_name(index)

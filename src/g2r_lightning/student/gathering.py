@@ -64,12 +64,14 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
+        """Return (processes · N, d): the rows of all processes, in the order of their ranks."""
         parts = [torch.empty_like(vectors, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, vectors.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004 - torch's signature
+        """Return (N, d): what all processes' losses ask of this process's rows."""
         total = gradient.clone(memory_format=torch.contiguous_format)  # autograd's own tensor is not to be changed
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]

@@ -24,6 +24,7 @@ from g2r_lightning.data.evaluation_set import CandidateList
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.metrics import RetrievalMetrics
+from g2r_lightning.optimisation import FusedClipping
 from g2r_lightning.teacher.adapters import LoraSettings, add_adapters, is_adapter, merged_weights
 from g2r_lightning.teacher.base import Teacher
 from g2r_lightning.teacher.batching import IGNORED, token_log_likelihoods
@@ -36,7 +37,7 @@ Batch = dict[str, Tensor]
 TOGETHER = "all"
 
 
-class TeacherModule(LightningModule):
+class TeacherModule(FusedClipping):
     """The Lightning shell of a :class:`Teacher`.
 
     Args:
@@ -151,7 +152,7 @@ class TeacherModule(LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
         factor = rate_factor(self.schedule, self.warmup_steps, self._total_steps())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import AdamW
@@ -21,7 +20,7 @@ from g2r_lightning.data.metric_module import CorruptedDialogueDataModule
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.metrics.unreferenced import UnreferencedMetric, balanced_cross_entropy, side_counts
-from g2r_lightning.optimisation import Schedule
+from g2r_lightning.optimisation import FusedClipping, Schedule
 from g2r_lightning.studies.unreferenced.figures import Judged, figures
 from g2r_lightning.studies.unreferenced.utterances import UtteranceEncoder
 
@@ -31,7 +30,7 @@ COMPONENTS_FROM = 20_000
 """Vectors that the principal components are found from, at most."""
 
 
-class UnreferencedModule(LightningModule):
+class UnreferencedModule(FusedClipping):
     """Train a metric in MaUdE's form.
 
     Args:
