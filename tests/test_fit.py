@@ -65,6 +65,8 @@ def test_what_a_run_leaves(first):
     assert record["steps"] == STEPS
     assert record["seed"] == 1
     assert (first / "checkpoints" / record["best_checkpoint"]).is_file()
+    assert record["monitor"] == "validation/all/hits_at_1_of_20"
+    assert record["best_score"] >= results(first, "validation")["all/hits_at_1_of_20"] > 0
     assert set(record["versions"]) >= {"torch", "lightning", "transformers"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 import yaml
 
 from g2r_lightning.errors import ConfigError, G2RError
-from g2r_lightning.paths import atomic_path, resolve_path, writable_place
+from g2r_lightning.paths import alone_in, atomic_path, is_held, resolve_path, writable_place
 from g2r_lightning.runs import RunFolder, differences, environment, readable_checkpoint
 
 CONFIG = "seed_everything: 1\nrun: {name: x}\ndata: {batch_size: 8, files: [a, b]}\ntrainer: {max_epochs: 2}\n"
@@ -246,3 +247,31 @@ def test_the_record_of_the_surroundings_is_plain_data():
     assert found["versions"]["torch"]
     assert found["machine"]["cores"] >= 1
     assert set(found["git"] or {"commit": "", "changed": False}) == {"commit", "changed"}
+
+
+def test_a_folder_is_held_as_long_as_somebody_is_in_it(tmp_path):
+    assert is_held(tmp_path / "nowhere") is None
+    with alone_in(tmp_path):
+        assert is_held(tmp_path)
+        with pytest.raises(G2RError, match="another process"), alone_in(tmp_path):
+            pass
+    assert is_held(tmp_path) is False
+
+
+def test_who_waits_comes_in_when_the_other_leaves(tmp_path):
+    order = []
+    inside = threading.Event()
+
+    def wait():
+        inside.set()
+        with alone_in(tmp_path, wait=True):
+            order.append("second")
+
+    with alone_in(tmp_path):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        inside.wait()
+        thread.join(0.1)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]

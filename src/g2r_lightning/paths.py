@@ -36,7 +36,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         G2RError: the file cannot be written: no permission, a full disk, a folder of that name.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # two machines that share a drive may have the same process number
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:6]}.tmp")
     try:
         writable_place(path)
         yield temporary
@@ -71,10 +72,14 @@ def writable_place(path: Path) -> Path:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
     """Keep other processes that ask for the same out of a folder, which is made; a killed process lets go of it.
 
     Where the system or the file system knows no such locks (Windows, some network drives), nobody is kept out.
+
+    Args:
+        folder: the folder.
+        wait: wait until the other process is out of it, instead of the error.
 
     Raises:
         G2RError: another process is in it.
@@ -85,7 +90,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         assert handle is not None
         os.close(handle)
@@ -96,7 +101,28 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         if handle is not None:
+            with suppress(OSError):  # processes forked meanwhile have the handle too, and would keep the lock
+                fcntl.flock(handle, fcntl.LOCK_UN)
             os.close(handle)
+
+
+def is_held(folder: Path) -> bool | None:
+    """Whether a process is :func:`alone_in` a folder; ``None`` where there is no folder or it knows no such locks."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return False
 
 
 @contextmanager

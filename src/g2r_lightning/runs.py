@@ -33,6 +33,7 @@ STACK = ("torch", "lightning", "transformers", "tokenizers", "torchmetrics", "nu
 # These change where a run lives, what surrounds it or how long it lasts, not what is trained.
 FREE_KEYS = (
     "run", "machine", "alias", "predict", "rules", "encode", "index", "chat", "latency", "serve", "rerank", "quality",
+    "sweep",
     "sampling", "decodings", "filters", "scoring",
     "trainer.max_epochs", "trainer.max_steps", "trainer.max_time",
     "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
@@ -86,7 +87,7 @@ class RunFolder:
                 "Choose another --run.name, or replace the run with --run.on_existing=overwrite"
             )
         finished = self.record().get("status") == "finished"
-        old, new = ({key: _flat(tree).get(key) for key in LIMITS} for tree in (there, here))
+        old, new = ({key: flat(tree).get(key) for key in LIMITS} for tree in (there, here))
         for key in LIMITS if finished else ():
             reached, wanted = old[key], new[key]
             if isinstance(reached, int) and isinstance(wanted, int) and 0 <= wanted < reached:
@@ -162,7 +163,7 @@ class RunFolder:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return one line for each setting in which two configurations differ, those of :data:`FREE_KEYS` apart."""
-    left, right = _flat(old), _flat(new)
+    left, right = flat(old), flat(new)
     return [
         f"{key}: there {left.get(key)!r}, here {right.get(key)!r}"
         for key in sorted({*left, *right})
@@ -232,11 +233,16 @@ def _made_by_evaluation(path: Path) -> bool:
     return path.name in ("results", "examples", "predictions", "hparams.yaml") or path.name.startswith("events.out.")
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a tree of mappings and lists as one mapping with dotted keys.
+
+    >>> flat({"data": {"batch_size": 8, "files": ["a", "b"]}})
+    {'data.batch_size': 8, 'data.files.0': 'a', 'data.files.1': 'b'}
+    """
     if isinstance(tree, dict) and tree:
-        return {k: v for key, value in tree.items() for k, v in _flat(value, f"{prefix}.{key}".lstrip(".")).items()}
+        return {k: v for key, value in tree.items() for k, v in flat(value, f"{prefix}.{key}".lstrip(".")).items()}
     if isinstance(tree, list) and tree:
-        return {k: v for i, value in enumerate(tree) for k, v in _flat(value, f"{prefix}.{i}").items()}
+        return {k: v for i, value in enumerate(tree) for k, v in flat(value, f"{prefix}.{i}").items()}
     return {prefix: tree}
 
 

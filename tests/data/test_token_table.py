@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,27 @@ def test_a_table_is_mapped_and_travels_to_workers_by_name(tmp_path):
     sent = pickle.dumps(table)
     assert len(sent) < 1000
     assert pickle.loads(sent)[4999].tolist() == [4999] * 200
+
+
+def test_of_two_that_need_a_table_one_writes_it(tmp_path):
+    both_here = threading.Barrier(2)
+    read, tables = [], []
+
+    def rows():
+        read.append("rows")
+        yield [1, 2]
+
+    def need():
+        both_here.wait()
+        tables.append(token_table(tmp_path, "t", "k", rows()))
+
+    threads = [threading.Thread(target=need) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == ["rows"]
+    assert [table[0].tolist() for table in tables] == [[1, 2], [1, 2]]
 
 
 def test_an_unchanged_table_is_reused_without_tokenising(tmp_path, tiny_encoder_folder):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from g2r_lightning.callbacks import RandomState, RetrievalEvaluation, TeacherFigures, Throughput
@@ -23,13 +23,20 @@ from g2r_lightning.teacher import TeacherExport, TeacherModule
 log = logging.getLogger(__name__)
 
 
-def fit(arguments: Sequence[str]) -> None:
+def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> RunFolder:
     """Train a student, a teacher or a learned metric.
+
+    Args:
+        arguments: flags of the command line.
+        callbacks: watch the training beside the experiment's own; they are no part of the run's configuration.
+
+    Returns:
+        The folder of the run, which is finished.
 
     Raises:
         G2RError: the configuration, the data or the run's folder cannot be used.
     """
-    cli = ExperimentCLI("fit", arguments, ("data", "model"), [RandomState()])
+    cli = ExperimentCLI("fit", arguments, ("data", "model"), [RandomState(), *callbacks])
     settings, run = cli.run_settings, RunFolder(cli.run_settings.folder)
     state = run.open(cli.saved_config(), settings.on_existing)
     if state == "finished":
@@ -37,7 +44,7 @@ def fit(arguments: Sequence[str]) -> None:
             "%s is finished; train it again with --run.on_existing=overwrite, or choose another --run.name", run.folder
         )
         _summarise(run)
-        return
+        return run
     checkpoint = cli.config.ckpt_path
     for cut in run.cut_checkpoints:
         log.warning("%s was cut short and is passed over; delete it", cut)
@@ -61,7 +68,9 @@ def fit(arguments: Sequence[str]) -> None:
         run.update_record(data=data_facts(data))
     _train(trainer, model, data, checkpoint, run)
     best = _best_checkpoint(trainer)
-    run.update_record(best_checkpoint=best.name if best else None, steps=trainer.global_step, trained=now())
+    run.update_record(
+        best_checkpoint=best.name if best else None, **_best_score(trainer), steps=trainer.global_step, trained=now()
+    )
     if isinstance(model, RetrievalStudent):
         run.update_record(peak_gflops=round((throughput.peak or 0) / 1e9))
         _finish_student(trainer, model, data, run, best, settings.test_trained)
@@ -73,6 +82,7 @@ def fit(arguments: Sequence[str]) -> None:
             _test(trainer, model, data, "test", None)
     run.update_record(status="finished", finished=now())
     _summarise(run)
+    return run
 
 
 def _train(
@@ -115,6 +125,14 @@ def _best_checkpoint(trainer: Trainer) -> Path | None:
             if path:
                 return Path(path)
     return None
+
+
+def _best_score(trainer: Trainer) -> dict[str, Any]:
+    """Return by which figure the best checkpoint was chosen, and how high or low it was there."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_score is not None:
+            return {"monitor": callback.monitor, "best_score": float(callback.best_model_score)}
+    return {}
 
 
 def _finish_student(

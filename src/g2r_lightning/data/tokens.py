@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from g2r_lightning.dialogue import Example
-from g2r_lightning.paths import atomic_path
+from g2r_lightning.paths import alone_in, atomic_path
 
 TokenIds = npt.NDArray[np.int32]
 ROWS_PER_BATCH = 65_536
@@ -88,6 +88,8 @@ def content_key(fingerprint: str, texts: Iterable[str]) -> str:
 def token_table(cache_dir: Path, kind: str, key: str, rows: Iterable[list[int]]) -> TokenTable:
     """Open the table of that key, writing it first where it does not exist or was cut short.
 
+    Of several processes that need it, the first one writes it and the others wait for it.
+
     Args:
         cache_dir: folder of the tables.
         kind: leading word of the file name, for the person who looks into the folder.
@@ -96,11 +98,17 @@ def token_table(cache_dir: Path, kind: str, key: str, rows: Iterable[list[int]])
     """
     path = cache_dir / f"{kind}-{key}.arrow"
     if not _whole(path):
-        schema = pa.schema([("tokens", pa.list_(pa.int32()))])
-        with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
-            for block in _blocks(rows):
-                writer.write_batch(pa.record_batch([pa.array(block, type=pa.list_(pa.int32()))], schema=schema))
+        with alone_in(cache_dir, wait=True):
+            if not _whole(path):
+                _write(path, rows)
     return TokenTable(path)
+
+
+def _write(path: Path, rows: Iterable[list[int]]) -> None:
+    schema = pa.schema([("tokens", pa.list_(pa.int32()))])
+    with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        for block in _blocks(rows):
+            writer.write_batch(pa.record_batch([pa.array(block, type=pa.list_(pa.int32()))], schema=schema))
 
 
 def _whole(path: Path) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from g2r_lightning.data.tokens import content_key
-from g2r_lightning.paths import atomic_path
+from g2r_lightning.paths import alone_in, atomic_path
 
 Vectors = npt.NDArray[np.float32]
 TEXTS_PER_BLOCK = 8192
@@ -80,9 +80,11 @@ def vector_table(
         block = texts[start : start + TEXTS_PER_BLOCK]
         path = cache_dir / f"vectors-{content_key(fingerprint, block)}.npy"
         if not _whole(path, len(block)):
-            vectors = reader.encode(block)
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, vectors)
+            with alone_in(cache_dir, wait=True):  # of several processes one encodes, the others wait for it
+                if not _whole(path, len(block)):
+                    vectors = reader.encode(block)
+                    with atomic_path(path) as temporary, temporary.open("wb") as file:
+                        np.save(file, vectors)
         paths.append(path)
         if report is not None:
             report(len(block))
