@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ from g2r_lightning.index.folder import MANIFEST
 from g2r_lightning.index.journal import verify_changes
 from g2r_lightning.index.memory import GIB
 from g2r_lightning.index.overlay import load_live
+from g2r_lightning.index.response_index import EXACT
 from g2r_lightning.index.stream import ListedResponses, Responses
-from g2r_lightning.index.wish import Dtype, Wish, check_disk
+from g2r_lightning.index.wish import AUTO, Dtype, Wish, check_disk
 from g2r_lightning.inference.deployment import DEPLOYED
 from g2r_lightning.inference.deployment import read_manifest as read_export
 from g2r_lightning.inference.deployment import verify as verify_export
@@ -41,7 +42,7 @@ from g2r_lightning.machine import free_memory
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.sections import IndexSettings
-from g2r_lightning.student import StudentEncoder, StudentText, load_student
+from g2r_lightning.student import PolyEncoder, StudentEncoder, StudentText, load_student
 
 log = logging.getLogger(__name__)
 SHARE = 0.5  # of the free memory
@@ -81,6 +82,8 @@ def index(arguments: Sequence[str]) -> None:
     vectors = _vectors(settings.input)
     wish = wish_of(settings, "float32" if vectors is None else vectors.dtype)
     student = _student(cli, settings, vectors)
+    if isinstance(student.encoder, PolyEncoder) and wish.factory == AUTO:
+        wish = replace(wish, factory=EXACT)  # searched by its codes, which asks no FAISS index
     data = _data(cli, student.text)
     contexts = contexts_of(settings, data, student.encoder, student.text)
     responses = None if vectors is not None else _responses(settings, data)

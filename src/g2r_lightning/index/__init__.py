@@ -4,7 +4,8 @@ A set that fits in memory: :mod:`encode`, :mod:`response_index`, :mod:`folder`. 
 (:mod:`metadata`: what is kept beside the texts), :mod:`distinct` finds repeated texts, :mod:`encoding` writes vectors
 in shards, :mod:`encoded` opens them. From vectors to an index: :mod:`assembly` makes one file of them, :mod:`memory`
 and :mod:`candidates` say what is worth building and fits, :mod:`building` builds, :mod:`tuning` measures,
-:mod:`choosing` takes one. Underneath: :mod:`columns` (texts on disk) and :mod:`faiss_search`.
+:mod:`choosing` takes one. Underneath: :mod:`columns` (texts on disk) and :mod:`faiss_search`. A poly-encoder's:
+:mod:`poly_search`, over :mod:`poly_screen` (rough scores) and :mod:`poly_bounds` (what they may be off).
 
 What a query may have: :mod:`conditions` over metadata, :mod:`block_list`, :mod:`selection` among what was found,
 :mod:`abstention`. A set that changes without a build: :mod:`edit` adds and removes, :mod:`journal` keeps the changes on

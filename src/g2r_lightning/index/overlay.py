@@ -28,8 +28,10 @@ from g2r_lightning.errors import G2RError, StoreError
 from g2r_lightning.index.columns import TextColumn
 from g2r_lightning.index.folder import load_responses
 from g2r_lightning.index.journal import Change, identity, read_changes
+from g2r_lightning.index.poly_search import CodeSearch
 from g2r_lightning.index.response_index import ResponseIndex, best_by_blocks
 from g2r_lightning.metrics import ScoreBlock
+from g2r_lightning.student.poly_encoder import attends
 
 Mask = npt.NDArray[np.bool_]
 Found = TypeVar("Found")
@@ -73,6 +75,7 @@ class LiveIndex:
         self.base = base
         self.version = version
         self.added = np.zeros((0, base.embeddings.shape[1]), np.float32) if vectors is None else vectors
+        self._added_codes = CodeSearch(self.added)
         self.table: pa.Table = base.table if table is None else together([base.table, table])
         self.texts: Sequence[str] = base.texts
         self.sources: Sequence[str] = base.sources
@@ -103,7 +106,14 @@ class LiveIndex:
             some = rows[start : start + size]
             yield self.table.slice(some[0], some[-1] + 1 - some[0]).take(some - some[0]), self.vectors(some)
 
-    def search(self, contexts: Tensor, k: int, score: ScoreBlock, keep: Mask | None = None) -> tuple[Tensor, Tensor]:
+    @property
+    def codes(self) -> CodeSearch:
+        """The search of the built responses by codes, with its counts; the added ones, few, are counted apart."""
+        return self.base.codes
+
+    def search(
+        self, contexts: Tensor, k: int, score: ScoreBlock, keep: Mask | None = None, exact: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Return the k best of the responses that are left; see :meth:`ResponseIndex.search`.
 
         Args:
@@ -111,6 +121,7 @@ class LiveIndex:
             k: how many.
             score: the student's scoring.
             keep: (R + A,) bool, the rows that may be returned.
+            exact: prove the answer of a poly-encoder.
 
         Returns:
             Scores (B, k) float32 and rows (B, k) int64, the best first, equal scores by row.
@@ -118,11 +129,14 @@ class LiveIndex:
         kept = self.alive if keep is None else keep & self.alive
         whole = keep is None and not self._gone
         size = len(self.base)
-        built = self.base.search(contexts, k, score, None if whole else kept[:size])
+        built = self.base.search(contexts, k, score, None if whole else kept[:size], exact)
         if not len(self.added):
             return built
-        contexts = contexts.cpu()
-        scores, rows = best_by_blocks(contexts, torch.from_numpy(self.added), k, score, None if whole else kept[size:])
+        contexts, left = contexts.cpu(), None if whole else kept[size:]
+        if contexts.ndim == 3 and attends(score):
+            scores, rows = self._added_codes.search(contexts, k, left, exact)
+        else:
+            scores, rows = best_by_blocks(contexts, torch.from_numpy(self.added), k, score, left)
         return merged([built, (scores, rows + size)], k)
 
 

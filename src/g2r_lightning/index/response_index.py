@@ -5,8 +5,9 @@ factory string makes an index that reads fewer of them, or coarser ones; it is a
 as are wanted, which are then scored by their own vectors. So **scores are always the student's own**, and what an
 approximate index can get wrong is which rows it finds.
 
-A poly-encoder's score is no inner product, so it is searched exactly, by its own score in blocked products. Where faiss
-is missing (many GPU machines), ``Flat`` is a matrix product too, with the same answers.
+A poly-encoder's score is no inner product of two vectors; :mod:`poly_search` searches it by its codes and proves the
+answer, and the FAISS index is not asked. Where faiss is missing (many GPU machines), ``Flat`` is a matrix product too,
+with the same answers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from torch import Tensor
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.index.columns import TextColumn, joined_table
 from g2r_lightning.index.faiss_search import REFINE, FlatSearch, Keep, Rows, found_rows, set_search, threads_for
+from g2r_lightning.index.poly_search import CodeSearch
 from g2r_lightning.metrics import ScoreBlock
+from g2r_lightning.student.poly_encoder import attends
 
 Vectors = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 BLOCK = 65_536
@@ -79,6 +82,7 @@ class ResponseIndex:
         self.search_parameters: dict[str, float] = {}
         self.faiss_index = build_faiss(embeddings, factory) if faiss_index is None else faiss_index
         self._flat = self.faiss_index if factory == EXACT else flat_search(embeddings)
+        self._codes: CodeSearch | None = None
         self.set_search(search or {})
 
     def __len__(self) -> int:
@@ -88,6 +92,13 @@ class ResponseIndex:
     def exact(self) -> bool:
         """Whether every search looks at every vector."""
         return self.factory == EXACT or self.faiss_index is None
+
+    @property
+    def codes(self) -> CodeSearch:
+        """The search by a poly-encoder's codes, with its counts; of the present embeddings, whichever were before."""
+        if self._codes is None or self._codes.vectors is not self.embeddings:
+            self._codes = CodeSearch(self.embeddings)
+        return self._codes
 
     @property
     def table(self) -> pa.Table:
@@ -107,14 +118,18 @@ class ResponseIndex:
             set_search(self.faiss_index, self.factory, search)
         self.search_parameters = {**self.search_parameters, **search}
 
-    def search(self, contexts: Tensor, k: int, score: ScoreBlock, keep: Keep | None = None) -> tuple[Tensor, Tensor]:
+    def search(
+        self, contexts: Tensor, k: int, score: ScoreBlock, keep: Keep | None = None, exact: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Return the k best responses of each context.
 
         Args:
-            contexts: (B, d) float vectors, searched in the index; or (B, m, d) codes, searched by ``score``.
+            contexts: (B, d) float vectors, searched in the index; or (B, m, d) codes, searched by :attr:`codes` where
+                ``score`` is a poly-encoder's, else by ``score`` itself.
             k: how many; all of them where there are fewer.
             score: the student's scoring of contexts and a block of vectors.
             keep: (R,) bool, the rows that may be returned; all of them where ``None``.
+            exact: prove the answer of a poly-encoder; else one round alone. Of a bi-encoder, the index decides.
 
         Returns:
             Scores (B, k) float32 and rows (B, k) int64, best first; k is the number of kept rows where that is smaller.
@@ -127,6 +142,8 @@ class ResponseIndex:
         kept = len(self) if keep is None else int(np.count_nonzero(keep))
         k, contexts = min(k, kept), contexts.cpu()
         keep = None if kept == len(self) else keep
+        if contexts.ndim == 3 and attends(score):
+            return self.codes.search(contexts, k, keep, exact)
         if contexts.ndim != 2 or self.faiss_index is None or not k or not len(contexts):
             return best_by_blocks(contexts, torch.from_numpy(self.embeddings), k, score, keep)
         queries = np.ascontiguousarray(contexts.numpy(), np.float32)

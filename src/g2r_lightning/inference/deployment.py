@@ -23,7 +23,7 @@ from g2r_lightning.inference.graphs import CONTEXTS, RESPONSES, TEXTS
 from g2r_lightning.inference.runtimes import SUFFIXES, Format, Precision, Run, open_graph
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.student.persistence import SETTINGS, WEIGHTS, weights_hash
-from g2r_lightning.student.poly_encoder import attended_scores
+from g2r_lightning.student.poly_encoder import attended_scores, attending
 from g2r_lightning.student.text import StudentText
 
 MANIFEST = "manifest.json"
@@ -71,6 +71,7 @@ class DeployedEncoder(nn.Module):
         """Return (U, d) float32 on the CPU for responses of (U, L) tokens."""
         return self._encode(self._responses, input_ids, attention_mask, (self.dimension,))
 
+    @attending
     def score(self, contexts: Tensor, responses: Tensor) -> Tensor:
         """Return (B, U) float scores of encoded contexts and (U, d) encoded responses."""
         return contexts @ responses.T if contexts.ndim == 2 else attended_scores(contexts, responses)

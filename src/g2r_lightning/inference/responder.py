@@ -110,6 +110,14 @@ class Responder:
         return self._serving.searched.index
 
     @property
+    def codes(self) -> dict[str, Any] | None:
+        """What was searched by a poly-encoder's codes so far, and how often the first round proved it.
+
+        ``None`` for a bi-encoder. See :meth:`~g2r_lightning.index.poly_search.CodeSearch.told`.
+        """
+        return self.index.codes.told() if self.encoder.describe().get("codes") else None
+
+    @property
     def encoder(self) -> StudentEncoder | DeployedEncoder:
         """What encodes contexts and scores."""
         return self._serving.encoder
@@ -228,9 +236,14 @@ class Responder:
         return [[_reply(searched, hit) for hit in hits] for hits in found]
 
     def _prepared(self, serving: _Serving) -> _Serving:
-        """Make the mask of the Responder's own rules, so that no reply waits for it, and what does not fit is told."""
+        """Make what no reply should wait for: the mask of the Responder's own rules, the search by codes.
+
+        What does not fit is told now.
+        """
         serving.searched.keep(self.rules)
         serving.searched.threshold(self.rules)
+        if codes := serving.encoder.describe().get("codes"):
+            serving.searched.index.codes.prepare(int(codes))
         return serving
 
 

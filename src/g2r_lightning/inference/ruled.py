@@ -125,7 +125,7 @@ class RuledIndex:
         found: list[list[Hit]] = [[] for _ in contexts]
         waiting, fetched = list(range(len(contexts))), wanted + max(map(len, before), default=0)
         while waiting:
-            scores, rows = self.index.search(encoded[waiting], fetched, score, keep)
+            scores, rows = self.index.search(encoded[waiting], fetched, score, keep, rules.exact)
             short = []
             for context, own in zip(waiting, zip(scores.numpy(), rows.numpy(), strict=True), strict=True):
                 allowed = self._allowed(*own, before[context], threshold)

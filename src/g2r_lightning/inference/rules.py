@@ -34,6 +34,8 @@ class ReplyRules:
         pool: how many of the best replies diversity chooses among.
         threshold: a reply that scores less is not given, so that there may be none; ``calibrated`` takes the index's
             own (``index.abstention``); ``null`` for no threshold.
+        exact: a poly-encoder's replies are proved to be the best ones; ``false`` takes what one round finds
+            (:mod:`~g2r_lightning.index.poly_search`). Of a bi-encoder, its index decides.
 
     Raises:
         ValueError: a number is out of range.
@@ -48,6 +50,7 @@ class ReplyRules:
     diversity: float = 0.0
     pool: int = 50
     threshold: float | Literal["calibrated"] | None = None
+    exact: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what no search can heed."""

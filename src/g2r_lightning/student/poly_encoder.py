@@ -11,7 +11,7 @@ r"""The poly-encoder: several vectors of the context, and the response chooses a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,20 @@ from g2r_lightning.student.backbone import Pooling
 from g2r_lightning.student.encoders import StudentEncoder
 
 BlockScore = Callable[[Tensor, Tensor, Tensor], Tensor]
+Score = TypeVar("Score", bound=Callable[..., Tensor])
 SCORE_CHUNK = 1 << 24
+_ATTENDING = "_attends_over_codes"
+
+
+def attending(score: Score) -> Score:
+    """Mark a scoring of three-dimensional contexts as :func:`attended_scores`, so that an index may search by codes."""
+    setattr(score, _ATTENDING, True)
+    return score
+
+
+def attends(score: Callable[..., Tensor]) -> bool:
+    """Whether a scoring of codes is known to be :func:`attended_scores`, and not just any function of them."""
+    return bool(getattr(score, _ATTENDING, False))
 
 
 class PolyEncoder(StudentEncoder):
@@ -82,6 +95,7 @@ class PolyEncoder(StudentEncoder):
         """Reduce (B, L, d) token vectors of contexts to (B, m, d) codes."""
         return self._attend(hidden, attention_mask) if self.codes is not None else self._first(hidden, attention_mask)
 
+    @attending
     def score(self, contexts: Tensor, responses: Tensor) -> Tensor:
         """Return (B, U) float: ``sum_i softmax(z)_i z_i`` with ``z_i`` the product of code i and response.
 
@@ -108,6 +122,7 @@ class PolyEncoder(StudentEncoder):
         return kept[:, : self.num_codes]  # padded first: m codes whatever the length, in an exported graph too
 
 
+@attending
 def attended_scores(
     contexts: Tensor, responses: Tensor, chunk: int = SCORE_CHUNK, score: BlockScore | None = None
 ) -> Tensor:
