@@ -34,6 +34,7 @@ COMMANDS = {
 }
 WITHOUT_EXPERIMENT = {
     "human": "sheets for human evaluation (human export), and what raters answered (human import)",
+    "report": "the tables of a paper from run records, each cell with the runs that it comes from",
 }
 STOPPED = "stopped; run the same command again to go on"
 

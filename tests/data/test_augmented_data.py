@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from g2r_lightning.data import AugmentedDialogueDataModule, NegativeSampling
+from g2r_lightning.data import AugmentedDialogueDataModule, DialogueDataModule, NegativeSampling
+from g2r_lightning.data.batches import CandidateBatch
 from g2r_lightning.data.corpus import examples_of, read_dialogues
 from g2r_lightning.data.samplers import StepKey
 from g2r_lightning.dialogue import Candidate, Example
@@ -270,6 +271,40 @@ def test_fewer_candidates_and_allowed_sources(module, store, examples):
         _ = module(store, response_sources=["llm"]).response_set
     with pytest.raises(ValueError, match="max_generated=-1"):
         module(store, max_generated=-1)
+
+
+def named(data: AugmentedDialogueDataModule, batch: CandidateBatch, mask: torch.Tensor) -> list[set[str]]:
+    """Return the responses that a mask marks, row by row."""
+    texts = data.training_responses.texts
+    rows = {tuple(ids): text for ids, text in zip(data.text.encode_responses(texts), texts, strict=True)}
+    pairs = zip(batch.response_ids, batch.response_mask, strict=True)
+    columns = [rows[tuple(ids[kept.bool()].tolist())] for ids, kept in pairs]
+    return [{columns[u] for u in row.nonzero().flatten().tolist()} for row in mask]
+
+
+def test_score_transfer_without_data_level_g2r_is_the_baseline_and_the_teacher_s_distribution(
+    module, store, fitted, examples
+):
+    alone = module(store, data_level=False, max_candidates=3)
+    baseline = DialogueDataModule(
+        [JsonlReader(str(fitted.parent / "train.jsonl"))], negatives=NegativeSampling(4), cache_dir=str(alone.cache_dir)
+    )
+    baseline.prepare_for(alone.text)
+    both = module(store, max_candidates=3)
+    for step in range(3):
+        key = StepKey(0, step, (0, 7, 47))
+        batch, plain_batch, full = (data.training_set[key] for data in (alone, baseline, both))
+        for mask in ("positives", "negatives"):  # the cross-entropy of the baseline, text for text
+            assert named(alone, batch, getattr(batch, mask)) == named(baseline, plain_batch, getattr(plain_batch, mask))
+        assert named(alone, batch, batch.candidates) == named(both, full, full.candidates)
+        scores = torch.sort(batch.teacher_scores[batch.candidates]).values
+        assert torch.equal(scores, torch.sort(full.teacher_scores[full.candidates]).values)
+        assert torch.equal(full.positives, full.candidates)
+    assert alone.response_set.texts == baseline.response_set.texts == [e.response for e in examples]
+    with pytest.raises(ConfigError, match="response_sources"):
+        module(store, data_level=False, response_sources=["generated"])
+    with pytest.raises(ConfigError, match="teacher_score=null asks for none"):
+        module(store, data_level=False, teacher_score=None)
 
 
 def release(path: Path, rows: list[tuple[str, str, dict[str, float]]]) -> G2RReleaseReader:

@@ -83,6 +83,36 @@ def test_masked_candidates_are_no_positives_but_enter_the_score_transfer(tmp_pat
     assert made.named(batch, batch.candidates) == [["a", "b"]]
 
 
+def test_positives_stay_where_candidates_without_them_are_sampled(tmp_path):
+    own = [[ScoredCandidate("a", "original", -1.0), *(ScoredCandidate(c, "generated", -2.0, False) for c in "bcdef")]]
+    made = Made(tmp_path, own, "xyz", max_candidates=3)
+    seen: Counter[str] = Counter()
+    for epoch in range(40):
+        batch = made.set[StepKey(epoch, 0, (0,))]
+        assert made.named(batch, batch.positives) == [["a"]]
+        seen.update(made.named(batch, batch.candidates)[0])
+    assert seen["a"] == 40
+    assert sum(seen.values()) == 120
+    assert all(4 < seen[c] < 30 for c in "bcdef")  # 16 each, by chance
+
+
+@pytest.mark.parametrize("negatives", [NegativeSampling(3), NegativeSampling(2, True), NegativeSampling(0, True)])
+def test_what_is_out_of_the_pool_is_nobody_s_negative(tmp_path, negatives):
+    """Replies of a teacher that only its scores are transferred on; ``z`` of both contexts is one of them."""
+    own = [[ScoredCandidate(c, "original"), ScoredCandidate(g, "generated", positive=False)] for c, g in ("az", "by")]
+    made = Made(tmp_path, own, "cde", negatives, pool=np.array([0, 2, 4, 5]))  # a, b, c, d
+    assert [made.responses.texts[row] for row in (0, 2, 4, 5)] == list("abcd")
+    made.set.hard_negatives = np.array([[3, 6], [1, -1]])  # y and e; z
+    for step in range(20):
+        batch = made.set[StepKey(0, step, (0, 1))]
+        first, second = made.named(batch, batch.negatives)
+        assert set(first) <= set("bcd")
+        assert set(second) <= set("acd")
+        assert ("b" in first) == ("a" in second) == negatives.in_batch
+        assert len(set(first) & set("cd")) == min(negatives.random, 2)
+        assert made.named(batch, batch.candidates) == [["a", "z"], ["b", "y"]]
+
+
 def test_teacher_scores_stand_at_their_candidates_alone(tmp_path):
     own = [[ScoredCandidate("a", "original", -1.5), ScoredCandidate("b", "x", -2.5)], [ScoredCandidate("b", "x", -3.5)]]
     made = Made(tmp_path, own, "cdefg")

@@ -151,6 +151,7 @@ class HardNegatives(Callback):
         best = best_own_scores(contexts, torch.from_numpy(index.embeddings), known, encoder.score)
         allowed = within_window(rows.numpy(), known, self.first_rank, self.last_rank)
         allowed &= scores.numpy() <= best[:, None] - self.margin
+        allowed &= dataset.may_be_negative(rows.numpy())
         chosen = np.full((len(examples), self.per_context), NONE, np.int64)
         for place, example in enumerate(examples.tolist()):
             draw = np.random.default_rng([self.seed, DRAW, epoch, example])

@@ -67,6 +67,10 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         from g2r_lightning.commands.human import human
 
         human(arguments)
+    elif command == "report":
+        from g2r_lightning.commands.report import report
+
+        report(arguments)
     else:
         from g2r_lightning.commands import export, stores, teacher_passes
 

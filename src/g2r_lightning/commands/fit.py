@@ -109,6 +109,9 @@ def data_facts(data: DialogueDataModule) -> dict[str, Any]:
             for name, dialogues in data.dialogues[stage].items()
         },
     }
+    if isinstance(data, AugmentedDialogueDataModule):
+        further = [len(own) - 1 for own in data.train_candidates]
+        facts["generated"] = {"most": max(further), "mean": round(sum(further) / len(further), 4)}
     if isinstance(data, AugmentedDialogueDataModule) and data.store_path is not None:
         store = CandidateStore(data.store_path)
         facts["candidates_hash"] = store.candidates.content_hash()

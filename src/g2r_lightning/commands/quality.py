@@ -67,7 +67,8 @@ def quality(arguments: Sequence[str]) -> None:
     write_lines(output, answered, scored)
     figures = summary_of(answered, scored)
     with atomic_path(output.with_suffix(".summary.json")) as temporary:
-        temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        told = {**figures, "metric_sha256": file_hash(Path(checkpoint))}  # scores of two metrics are never compared
+        temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     _print(f"{settings.input}: quality", {f"replies/{key}": value for key, value in figures.items()})
     log.info("wrote the scores of %d contexts to %s", len(answered), output)
 

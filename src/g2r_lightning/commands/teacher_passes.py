@@ -89,6 +89,11 @@ def score(arguments: Sequence[str]) -> None:
 
         score_file(cli)
         return
+    if cli.config.replies_of is not None:
+        from g2r_lightning.commands.score_run import score_run
+
+        score_run(cli)
+        return
     if cli.config.get("data") is None:
         raise ConfigError(
             "`score` needs the section 'data' of the store's experiment; give it with -c experiments/x.yaml, or name a "

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
+
 from g2r_lightning.data.modules import DialogueDataModule
 from g2r_lightning.data.responses import ResponseSet
 from g2r_lightning.data.training_set import NegativeSampling, ScoredCandidate
@@ -30,6 +33,9 @@ class AugmentedDialogueDataModule(DialogueDataModule):
         score_set: which of the store's score sets; ``null`` takes the only one.
         normalise: divide summed log-likelihoods by their token counts (Kim et al. 2021 for LL; open for MI).
         max_generated: use only the first so many further candidates of each context; ``null`` uses all.
+        data_level: whether the teacher's candidates are positives, negatives and answers as a human's response is
+            (data-level G2R). Without, they are what the teacher's scores are transferred on, and nothing else:
+            model-level G2R alone, the reference's ablation.
         response_sources: sources whose candidates may be answered with, e.g. ``[original]``; ``null`` allows all.
         train: this and what follows as for :class:`DialogueDataModule`.
     """
@@ -60,6 +66,7 @@ class AugmentedDialogueDataModule(DialogueDataModule):
         evaluation_seed: int = 0,
         cache_dir: str = ".cache/g2r_lightning",
         train_share: float = 1.0,
+        data_level: bool = True,
     ) -> None:
         super().__init__(
             train, validation, test, validation_share, test_share, drop_leaks, response_files, negatives,
@@ -73,19 +80,39 @@ class AugmentedDialogueDataModule(DialogueDataModule):
             )
         if max_generated is not None and max_generated < 0:
             raise ValueError(f"max_generated={max_generated}: 0 or more, or null for all")
+        if not data_level and response_sources is not None:
+            raise ConfigError(
+                f"data.init_args.response_sources={response_sources} and data_level=false: without data-level G2R the "
+                "human responses alone are answered with; leave one of the two out"
+            )
+        if not data_level and teacher_score is None:
+            raise ConfigError(
+                "data.init_args.data_level=false leaves the teacher's candidates to score transfer, and "
+                "teacher_score=null asks for none: set teacher_score to ll or mi, or train the baseline with "
+                "g2r_lightning.data.DialogueDataModule"
+            )
         self.store_path = store
         self.teacher_score = teacher_score
         self.score_set = score_set
         self.normalise = normalise
         self.max_generated = max_generated
-        self.response_sources = response_sources
+        self.data_level = data_level
+        self.response_sources = response_sources if data_level else [ORIGINAL]
 
     @cached_property
     def train_candidates(self) -> Sequence[Sequence[ScoredCandidate]]:
         """The candidates of every training example, the original first."""
         candidates = self._given() if self.store_path is None else self._stored(resolve_path(self.store_path))
         limit = None if self.max_generated is None else self.max_generated + 1
-        return [own[:limit] for own in candidates]
+        if self.data_level:
+            return [own[:limit] for own in candidates]
+        return [[c._replace(positive=c.positive and c.source == ORIGINAL) for c in own[:limit]] for own in candidates]
+
+    def negative_pool(self) -> npt.NDArray[np.int64] | None:
+        """Return the rows of the human responses where the teacher's replies are no negatives; else ``None``."""
+        if self.data_level:
+            return None
+        return np.flatnonzero(np.array(self.training_responses.sources) == ORIGINAL)
 
     def searched_training_responses(self) -> ResponseSet:
         """Return the training responses whose source is allowed.

@@ -177,6 +177,10 @@ class DialogueDataModule(LightningDataModule):
         """Return the part of the training responses that may be answered with; all of them here."""
         return self.training_responses
 
+    def negative_pool(self) -> npt.NDArray[np.int64] | None:
+        """Return the rows of the training responses that may be negatives; ``None`` for all, as here."""
+        return None
+
     @property
     def validation_names(self) -> list[str]:
         """Names of the validation sets, in the order of their loaders."""
@@ -215,6 +219,7 @@ class DialogueDataModule(LightningDataModule):
             self.negatives,
             self.max_candidates,
             self.seed,
+            self.negative_pool(),
         )
 
     def evaluation_sets(self, stage: str) -> list[EvaluationSet]:

@@ -1,7 +1,8 @@
 """The training set of a student: contexts, their candidates with the teacher's scores, and the negatives of a step.
 
 Of each context at most ``max_candidates`` candidates enter a step, a uniform sample where there are more (the original
-may drop out). The random negatives are distinct responses drawn uniformly from the response set, one draw shared by
+may drop out; where some are no positives, as in score transfer without data-level G2R, the positives stay and the rest
+is sampled). The random negatives are distinct responses drawn uniformly from the response set, one draw shared by
 the whole global batch, minus every *known* candidate of the batch's contexts, sampled or not (Kim et al. 2021; their
 code excludes the sampled ones only). Equal texts are one response, and never each other's negatives.
 
@@ -88,6 +89,7 @@ class TrainingSet(Dataset[CandidateBatch]):
         negatives: where negatives come from.
         max_candidates: most candidates of a context in one step.
         seed: of every draw.
+        pool: (P,) int64, rows of the responses that may be negatives, of whichever scheme; ``None`` for all.
     """
 
     def __init__(
@@ -101,13 +103,16 @@ class TrainingSet(Dataset[CandidateBatch]):
         negatives: NegativeSampling,
         max_candidates: int = 10,
         seed: int = 0,
+        pool: Rows | None = None,
     ) -> None:
         if max_candidates < 1:
             raise ValueError(f"max_candidates={max_candidates}: at least 1")
         self.ids = [example.id for example in examples]
         self.context_tokens = context_tokens
         self.response_tokens = response_tokens
-        self.num_responses = len(responses)
+        self._pool: Rows = np.arange(len(responses)) if pool is None else np.unique(pool)
+        self._in_pool = np.zeros(len(responses), bool)
+        self._in_pool[self._pool] = True
         self.pad_id = pad_id
         self.negatives = negatives
         self.max_candidates = max_candidates
@@ -142,7 +147,9 @@ class TrainingSet(Dataset[CandidateBatch]):
         masked = np.zeros(shape, bool)
         masked[: len(own), len(columns) - len(negatives) :] = True
         if self.negatives.in_batch:
-            masked[: len(own), : len(columns) - len(negatives)] = True
+            masked[: len(own), : len(columns) - len(negatives)] = self._in_pool[
+                columns[: len(columns) - len(negatives)]
+            ]
             for b, example in enumerate(key.local):
                 masked[b, [where[int(row)] for row in self.known(example) if int(row) in where]] = False
         context_ids, context_mask = pad([self.context_tokens[i] for i in local], self.pad_id)
@@ -176,6 +183,10 @@ class TrainingSet(Dataset[CandidateBatch]):
         self._positive = np.asarray(positive, bool)
         self._offsets = np.asarray(offsets, np.int64)
 
+    def may_be_negative(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Return which of these responses may be negatives of a context that does not know them."""
+        return self._in_pool[rows]
+
     def known(self, example: int) -> Rows:
         """Return the responses that are candidates of an example, whether a step samples them or not."""
         return self._rows[self._offsets[example] : self._offsets[example + 1]]
@@ -183,10 +194,15 @@ class TrainingSet(Dataset[CandidateBatch]):
     def _sample(self, epoch: int, example: int) -> Rows:
         """Return the entries of an example's candidates that enter this epoch's step, in stored order."""
         start, stop = int(self._offsets[example]), int(self._offsets[example + 1])
-        if stop - start <= self.max_candidates:
-            return np.arange(start, stop)
+        entries = np.arange(start, stop)
+        if len(entries) <= self.max_candidates:
+            return entries
         draw = np.random.default_rng([self.seed, CANDIDATE_DRAW, epoch, example])
-        return np.sort(draw.choice(np.arange(start, stop), self.max_candidates, replace=False))
+        positives, rest = entries[self._positive[start:stop]], entries[~self._positive[start:stop]]
+        if not len(rest) or len(positives) >= self.max_candidates:
+            return np.sort(draw.choice(positives, self.max_candidates, replace=False))
+        sampled = draw.choice(rest, self.max_candidates - len(positives), replace=False)
+        return np.sort(np.concatenate([positives, sampled]))
 
     def _distinct(self, sampled: list[Rows]) -> Rows:
         """Return the distinct responses of these entries in order of first appearance."""
@@ -214,6 +230,7 @@ class TrainingSet(Dataset[CandidateBatch]):
         known = np.unique(np.concatenate([self.known(example) for example in key.examples]))
         hard = np.unique(self.hard_negatives[list(key.examples)]) if self.hard_negatives is not None else _NOTHING
         hard = hard[(hard != NONE) & ~np.isin(hard, known)]
+        hard = hard[self._in_pool[hard]]
         random = self._draw_random(key, known)
         return np.concatenate([random, hard[~np.isin(hard, random)]])
 
@@ -221,8 +238,8 @@ class TrainingSet(Dataset[CandidateBatch]):
         if self.negatives.random == 0:
             return _NOTHING
         draw = np.random.default_rng([self.seed, NEGATIVE_DRAW, key.epoch, key.step])
-        wanted = min(self.negatives.random + len(known), self.num_responses)
-        drawn = draw.choice(self.num_responses, wanted, replace=False)
+        wanted = min(self.negatives.random + int(self._in_pool[known].sum()), len(self._pool))
+        drawn = self._pool[draw.choice(len(self._pool), wanted, replace=False)]
         return drawn[~np.isin(drawn, known)][: self.negatives.random].astype(np.int64)
 
     def _first_without_score(self) -> str:

@@ -1,0 +1,110 @@
+"""``score --replies_of=runs/NAME``: how likely the teacher finds what a student's run replied to its test examples.
+
+The teacher reads every test context with two candidates, the run's best reply and the human response. What it tells
+goes into the run's ``results/likelihood.json``: ``<set>/reply_ll`` and ``<set>/human_ll``, natural-log likelihood a
+token, and where the scoring has a prior ``reply_mi`` and ``human_mi``, each with its 95% interval over dialogues.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+
+import pyarrow.parquet as pq
+
+from g2r_lightning.commands.passes import prior_name, run_pass, scoring_teacher
+from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.dialogue import Example
+from g2r_lightning.metrics import cluster_bootstrap
+from g2r_lightning.paths import atomic_path, resolve_path
+from g2r_lightning.runs import RunFolder
+from g2r_lightning.sections import ScoringSettings
+from g2r_lightning.store import SCORE_SCHEMA, ScoreManifest, ShardWriter, describe_data, teacher_score
+from g2r_lightning.store.hashing import texts_hash
+from g2r_lightning.store.schema import shard_name
+from g2r_lightning.studies.replies import RunReplies, read_run
+from g2r_lightning.teacher import make_prior
+from g2r_lightning.teacher.passes import score_rows
+
+log = logging.getLogger(__name__)
+SIDES = ("reply", "human")
+TOGETHER = "all"
+
+
+def score_run(cli: ExperimentCLI) -> None:
+    """Score the replies of ``--replies_of`` into its run's results.
+
+    Raises:
+        G2RError: the folder is no run with test examples, or the teacher tells no likelihoods.
+    """
+    run = RunFolder(resolve_path(cli.config.replies_of))
+    sets = read_run(run.folder)
+    teacher = scoring_teacher(cli.build("teacher"))
+    settings = ScoringSettings(**vars(cli.config.scoring))
+    members = [
+        (Example(key, reply.context, ""), [reply.replies[0], human.replies[0]])
+        for one in sets
+        for key, reply, human in zip(one.example_ids, one.replies, one.human, strict=True)
+    ]
+    examples = [example for example, _ in members]
+    prior = make_prior(settings.prior, examples, settings.seed)
+    plan = ScoreManifest(
+        **dataclasses.asdict(describe_data(examples)),
+        teacher=teacher.describe(),
+        template=teacher.describe_template(),
+        candidates_hash=texts_hash(texts for _, texts in members),
+        prior=prior_name(settings, prior),
+        examples_per_shard=cli.config.shard_size,
+    )
+    folder = run.folder / "results" / ".likelihood.parts"
+    writer = ShardWriter(folder, SCORE_SCHEMA, plan, flag="--replies_of")
+
+    def make(index: int) -> tuple[list, dict[str, int]]:  # type: ignore[type-arg]
+        """Return the rows of one shard."""
+        return score_rows(teacher, [members[place] for place in writer.shard_range(index)], prior), {}
+
+    if not run_pass(cli, teacher, writer, make, "scoring"):
+        return
+    writer.finish()
+    shards = [pq.read_table(folder / shard_name(index)).to_pydict() for index in range(writer.num_shards)]
+    columns = {name: [value for shard in shards for value in shard[name]] for name in shards[0]}
+    found = likelihood_figures(sets, columns)
+    with atomic_path(run.folder / "results" / "likelihood.json") as temporary:
+        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    run.update_record(likelihood_teacher={**teacher.describe(), "prior": plan.prior})
+    shutil.rmtree(folder)
+    for key in (f"{TOGETHER}/{side}_ll" for side in SIDES):
+        log.info("%s: %s %.3f nats a token", run.folder, key, found[key])
+
+
+def likelihood_figures(sets: Sequence[RunReplies], columns: dict[str, list[float]]) -> dict[str, float]:
+    """Return the flat figures of scored replies.
+
+    Args:
+        sets: a run's replies.
+        columns: of the scores, two rows an example, in the order of the sets: its reply, then the human response.
+    """
+    sums = [columns["log_likelihood"], columns["num_tokens"]]
+    priors = [columns["prior_log_likelihood"], columns["prior_num_tokens"]]
+    scores = {"ll": teacher_score(*sums, kind="ll", normalise=True)}
+    if None not in priors[0]:
+        scores["mi"] = teacher_score(*sums, *priors, kind="mi", normalise=True)
+    found: dict[str, float] = {}
+    start = 0
+    spans = {}
+    for one in sets:
+        spans[one.name] = range(start, start + len(one.replies))
+        start += len(one.replies)
+    dialogues = [reply.dialogue for one in sets for reply in one.replies]
+    for name, span in {**spans, TOGETHER: range(start)}.items():
+        clusters = [dialogues[place] for place in span]
+        for kind, values in scores.items():
+            for offset, side in enumerate(SIDES):
+                interval = cluster_bootstrap([values[2 * place + offset] for place in span], clusters)
+                found[f"{name}/{side}_{kind}"] = interval.estimate
+                if interval.clusters > 1:
+                    found |= {f"{name}/{side}_{kind}_low": interval.low, f"{name}/{side}_{kind}_high": interval.high}
+    return found

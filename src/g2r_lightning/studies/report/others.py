@@ -1,0 +1,203 @@
+"""Rows that are no student's: people, teachers, replies in a file; and the table of latencies."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from g2r_lightning.errors import G2RError
+from g2r_lightning.metrics import reply_diversity
+from g2r_lightning.studies.replies import Answered, read_replies, read_run
+from g2r_lightning.studies.report.cells import Figure
+from g2r_lightning.studies.report.measures import (
+    CHOICES,
+    LATENCY,
+    STUDENT,
+    TOGETHER,
+    Measure,
+    conditions,
+    human,
+    timed_systems,
+    timed_teacher,
+)
+from g2r_lightning.studies.report.settings import Setting, StudentRun
+from g2r_lightning.studies.report.stored_runs import StoredRun
+from g2r_lightning.studies.report.tables import Base, Filler, Table, main_rows
+
+Figures = dict[str, list[Figure]]
+TIMES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "replies_per_second", "mean_length")
+
+
+def human_row(setting: Setting, dataset: str) -> tuple[dict[str, str], Figures] | None:
+    """Return the row of the human responses, from the first run that kept them; ``None`` where none did."""
+    found: Figures = {}
+    for one in setting.runs:
+        for key, figure in human(one.run, dataset).items():
+            found.setdefault(key, [figure])
+    return ({"system": "human responses"}, found) if found else None
+
+
+def teacher_rows(
+    filler: Filler, setting: Setting, teachers: Sequence[StoredRun], dataset: str
+) -> dict[str, tuple[dict[str, str], Figures]]:
+    """Return rows of the teachers that were tested on the setting's sets or timed beside its students, by name.
+
+    A teacher ranks the same lists by log-likelihood and by mutual information: two rows. Only some examples of each
+    set are ranked, as its run says.
+    """
+    rows: dict[str, tuple[dict[str, str], Figures]] = {}
+    for run in teachers:
+        name = Path(run.name).name
+        if _test_sets(run) != {k: v for one in setting.runs for k, v in _test_sets(one.run).items()}:
+            filler.apart.append(f"{run.name}: a teacher that was tested on other sets than setting {setting.number}")
+            continue
+        for kind in ("ll", "mi"):
+            keys = {f"{key}_of_{CHOICES}": f"{dataset}/{key}_of_{CHOICES}_{kind}" for key in ("hits_at_1", "mrr")}
+            found = {
+                key: [Figure(float(run.test[stored]), None, None, run.name)]
+                for key, stored in keys.items()
+                if stored in run.test
+            }
+            if found:
+                label = {"system": f"teacher {name}, by {kind.upper()}"}
+                rows[name if kind == "ll" else f"{name}, {kind}"] = (label, found)
+    for one in setting.runs:
+        for name in _timed_names(one.run):
+            system = timed_teacher(one.run, name)
+            row = rows.setdefault(name, ({"system": f"teacher {name}"}, {}))
+            value = float(one.run.results["latency"][f"{system}/mean_ms"])
+            if not row[1].get(LATENCY.key):  # of several studies the first: a mean would be over other hours
+                row[1][LATENCY.key] = [Figure(value, None, None, one.run.name, conditions(one.run))]
+    return rows
+
+
+def file_rows(setting: Setting, files: Mapping[str, str], dataset: str) -> dict[str, tuple[dict[str, str], Figures]]:
+    """Return rows of replies in files, by name, where they answer the contexts of the set.
+
+    Args:
+        setting: whose contexts.
+        files: name -> JSONL of contexts and replies; what ``quality`` wrote holds the learned quality too.
+        dataset: test set, or ``all``.
+    """
+    contexts = _contexts(setting, dataset)
+    rows: dict[str, tuple[dict[str, str], Figures]] = {}
+    for name, path in files.items():
+        answered = read_replies(path)
+        if contexts is None or Counter(one.context for one in answered) != contexts:
+            continue
+        told = reply_diversity(one.replies[0] for one in answered)
+        found = {key: [Figure(told[key], None, None, path)] for key in ("distinct_2", "distinct_3", "mean_length")}
+        told_of = [one.record.get("quality") for one in answered if isinstance(one.record, dict)]
+        qualities = [float(one) for one in told_of if isinstance(one, int | float)]
+        if len(qualities) == len(answered):
+            mean = sum(qualities) / len(qualities)
+            found["quality"] = [Figure(mean, None, None, path, _judge_of(Path(path)))]
+        rows[name] = ({"system": name}, found)
+    return rows
+
+
+def unmatched(setting: Setting, files: Mapping[str, str]) -> list[str]:
+    """Return a line for each file that answers the contexts of no test set."""
+    known = [_contexts(setting, name) for name in (*_names(setting), TOGETHER)]
+    lines = []
+    for name, path in files.items():
+        own = Counter(one.context for one in read_replies(path))
+        if own not in known:
+            lines.append(f"{path} ({name}): answers other contexts than those of any test set, so no row shows it")
+    return lines
+
+
+def latency_table(filler: Filler, setting: Setting, base: Base) -> Table:
+    """Return the table of latencies: students, their exports and teachers, each from the studies it was timed in."""
+    headings = {
+        "mean_ms": "mean (ms)", "p50_ms": "p50 (ms)", "p95_ms": "p95 (ms)", "p99_ms": "p99 (ms)",
+        "replies_per_second": "replies a second", "mean_length": "length (tokens)",
+    }  # fmt: skip
+    measures = [Measure(key, headings[key], 1, 1) for key in TIMES]
+    measures += [Measure(key, f"Dist-{key[-1]} (%)", 100, 1) for key in ("dist_2", "dist_3")]
+    note = (
+        "Milliseconds a reply at batch size 1, systems in turns on the same contexts; encoding and search of a "
+        "retriever, the whole decoding of a teacher."
+    )
+    table = Table("latency", "Latency", note, tuple(measures))
+    figures: dict[str, Figures] = {}
+    for labels, runs in main_rows(setting, base):
+        for one in runs:
+            for system in timed_systems(one.run):
+                own = (
+                    labels["system"] if system == STUDENT else f"{labels['system']}, {system.removeprefix('student ')}"
+                )
+                label = own if system.startswith("student ") else f"teacher {system}"
+                _add(figures.setdefault(label, {}), one, system)
+    ordered = sorted(figures.items(), key=lambda item: item[0].startswith("teacher "))
+    filler.fill(table, [({"system": name}, found) for name, found in ordered])
+    return table
+
+
+def _add(found: Figures, one: StudentRun, system: str) -> None:
+    """Add what one study says of a system."""
+    told = one.run.results["latency"]
+    values = {key: told.get(f"{system}/{key}") for key in TIMES}
+    replies = _timed_replies(one.run.folder, system)
+    if len(replies) == told.get(f"{system}/calls"):
+        diversity = reply_diversity(replies)
+        values |= {"dist_2": diversity["distinct_2"], "dist_3": diversity["distinct_3"]}
+    for key, value in values.items():
+        if value is not None:
+            figure = Figure(float(value), None, None, one.run.name, conditions(one.run))
+            found.setdefault(key, []).append(figure)
+
+
+def _timed_replies(folder: Path, system: str) -> list[str]:
+    """Return what a system replied while it was timed."""
+    path = folder / "examples" / "latency.jsonl"
+    if not path.is_file():
+        return []
+    replies = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            call = json.loads(line)
+        except ValueError:
+            continue  # the line that a kill cut short
+        if isinstance(call, dict) and call.get("system") == system:
+            replies.append(str(call.get("reply")))
+    return replies
+
+
+def _timed_names(run: StoredRun) -> list[str]:
+    """Return the names of the teachers that a run's study compares with."""
+    timed = [one.rpartition(" ") for one in timed_systems(run) if not one.startswith("student ")]
+    return list(dict.fromkeys(name for name, _, decoding in timed if name))
+
+
+def _test_sets(run: StoredRun) -> dict[str, int]:
+    counts = (run.record.get("data") or {}).get("evaluation_dialogues") or {}
+    return {key: count for key, count in counts.items() if key.startswith("test/")}
+
+
+def _names(setting: Setting) -> list[str]:
+    return list(dict.fromkeys(name for one in setting.runs for name in one.run.sets if name != TOGETHER))
+
+
+def _contexts(setting: Setting, dataset: str) -> Counter[tuple[str, ...]] | None:
+    """Return the contexts of a test set, from the first run that kept them."""
+    for one in setting.runs:
+        try:
+            sets = read_run(one.run.folder)
+        except G2RError:
+            continue
+        answered: list[Answered] = [a for own in sets if dataset in (TOGETHER, own.name) for a in own.replies]
+        if answered:
+            return Counter(a.context for a in answered)
+    return None
+
+
+def _judge_of(path: Path) -> str:
+    """Return the hash of the metric that scored a file, from the summary beside it."""
+    summary = path.with_suffix(".summary.json")
+    try:
+        return str(json.loads(summary.read_text(encoding="utf-8")).get("metric_sha256"))
+    except (OSError, ValueError):
+        return "an unknown metric"

@@ -1,0 +1,169 @@
+"""Run folders as a report sees them: what each says of itself, and why one cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from g2r_lightning.errors import ConfigError
+from g2r_lightning.paths import resolve_path
+from g2r_lightning.runs import CONFIG, RECORD
+
+KINDS = {"RetrievalStudent": "student", "TeacherModule": "teacher", "UnreferencedModule": "metric"}
+INSIDE = ("checkpoints", "index", "results", "examples", "teacher", "predictions")
+"""Folders of a run, in which no other run lies."""
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished run.
+
+    Args:
+        name: its path below the folder that was searched, which tells it apart from all others.
+        folder: where it is.
+        kind: ``student``, ``teacher`` or ``metric``.
+        config: the composed configuration.
+        record: ``record.json``.
+        results: file name without its end -> flat figures, of ``results/*.json``.
+    """
+
+    name: str
+    folder: Path
+    kind: str
+    config: dict[str, Any]
+    record: dict[str, Any]
+    results: dict[str, dict[str, Any]]
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """Figures of the best checkpoint on the test sets."""
+        return self.results.get("test", {})
+
+    @property
+    def seed(self) -> Any:
+        """Of the training."""
+        return self.record.get("seed", self.config.get("seed_everything"))
+
+    @property
+    def sets(self) -> list[str]:
+        """Names of the test sets, ``all`` for all of them last."""
+        found = dict.fromkeys(key.split("/", 1)[0] for key in self.test if "/" in key)
+        return sorted(found, key=lambda name: name == "all")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A folder that looks like a run and cannot be used.
+
+    Args:
+        name: as of :class:`StoredRun`.
+        reason: why.
+    """
+
+    name: str
+    reason: str
+
+
+def class_name(section: Any) -> str:
+    """Return the name of the class that a section of a configuration names, by whichever path it was imported.
+
+    >>> class_name({"class_path": "g2r_lightning.student.BiEncoder"})
+    'BiEncoder'
+    """
+    path = section.get("class_path") if isinstance(section, dict) else None
+    return str(path or "").rpartition(".")[2]
+
+
+def find_runs(roots: Sequence[str | Path]) -> tuple[list[StoredRun], list[Skipped]]:
+    """Return the finished runs below some folders, in the order of their names, and what was passed over.
+
+    Args:
+        roots: each a run, or a folder with runs at any depth.
+
+    Raises:
+        ConfigError: a folder does not exist, or none holds a run.
+    """
+    found: dict[Path, StoredRun | Skipped] = {}
+    for root in roots:
+        place = resolve_path(root)
+        if not place.is_dir():
+            raise ConfigError(f"--runs: {place} is no folder; name folders of runs, --runs='[runs]'")
+        several = len(roots) > 1
+        for folder in _run_folders(place):
+            below = folder.relative_to(place).as_posix()
+            name = place.name if below == "." else f"{place.name}/{below}" if several else below
+            found.setdefault(folder.resolve(), _read(folder, name))
+    if not found:
+        listed = ", ".join(str(root) for root in roots)
+        raise ConfigError(
+            f"--runs: no run in {listed}: a run is a folder with {CONFIG} and {RECORD}, as `fit` leaves it"
+        )
+    runs = [one for one in found.values() if isinstance(one, StoredRun)]
+    skipped = [one for one in found.values() if isinstance(one, Skipped)]
+    return sorted(runs, key=lambda one: one.name), sorted(skipped, key=lambda one: one.name)
+
+
+def _run_folders(place: Path) -> list[Path]:
+    """Return the folders that hold a run's configuration or record."""
+    files = [path for name in (CONFIG, RECORD) for path in place.rglob(name)]
+    folders = {path.parent for path in files if not set(path.relative_to(place).parent.parts) & set(INSIDE)}
+    return sorted(folders)
+
+
+def _read(folder: Path, name: str) -> StoredRun | Skipped:
+    """Return a run, or why there is none."""
+    try:
+        config = _config(folder / CONFIG)
+        record = _object(folder / RECORD)
+        results = {path.stem: _object(path) for path in sorted((folder / "results").glob("*.json"))}
+    except (ValueError, OSError) as error:
+        return Skipped(name, str(error))
+    status = record.get("status")
+    if status != "finished":
+        return Skipped(name, f"not finished: its record says {status!r}")
+    model = class_name(config.get("model"))
+    if model not in KINDS:
+        return Skipped(name, f"its model {model} is none that a table is about")
+    run = StoredRun(name, folder, KINDS[model], config, record, results)
+    if run.kind != "metric" and not run.test:
+        return Skipped(name, "was not tested: no results/test.json; run `test -c <run>/config.yaml`")
+    return run
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Return a saved configuration.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name} is damaged: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is damaged: no mapping")  # noqa: TRY004 - of the file, not of an argument
+    return found
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing: the run did not begin to train")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is damaged: no object")  # noqa: TRY004 - of the file, not of an argument
+    return found

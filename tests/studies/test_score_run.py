@@ -1,0 +1,65 @@
+"""What a teacher thinks of a run's replies: the likelihoods of `score --candidates`, averaged and with intervals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from g2r_lightning.cli import main
+from g2r_lightning.metrics import cluster_bootstrap
+from g2r_lightning.studies.replies import read_run
+from g2r_lightning.studies.report.making import make_report
+from teacher.tiny_models import MAKERS
+
+FLAGS = ("--teacher=CausalTeacher", "--teacher.dtype=float64", "--trainer.accelerator=cpu", "--shard_size=8")
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("teacher") / "gpt2"
+    model, tokenizer = MAKERS["gpt2"](folder)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return f"--teacher.name_or_path={folder}"
+
+
+def test_replies_and_human_responses_of_a_run(fitted, gpt2, tmp_path):
+    run = tmp_path / "runs/x"
+    shutil.copytree(fitted.parent / "runs/first", run, ignore=shutil.ignore_patterns("checkpoints", "index", "events*"))
+    assert main(["score", *FLAGS, gpt2, f"--replies_of={run}"]) == 0
+    found = json.loads((run / "results/likelihood.json").read_text())
+    sets = read_run(run)
+    lines = [
+        {"context": list(a.context), "candidates": [a.replies[0], b.replies[0]]}
+        for one in sets
+        for a, b in zip(one.replies, one.human, strict=True)
+    ]
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    files = (f"--candidates={tmp_path}/lines.jsonl", f"--output={tmp_path}/out.jsonl")
+    assert main(["score", *FLAGS, gpt2, *files]) == 0
+    scored = [json.loads(line)["candidates"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    ll = [[c["log_likelihood"] / c["num_tokens"] for c in two] for two in scored]
+    prior = [[c["prior_log_likelihood"] / c["prior_num_tokens"] for c in two] for two in scored]
+    dialogues = [one.dialogue for each in sets for one in each.replies]
+    first = len(sets[0].replies)
+    assert found["one/reply_ll"] == pytest.approx(sum(own for own, _ in ll[:first]) / first)
+    assert found["two/human_ll"] == pytest.approx(sum(own for _, own in ll[first:]) / len(ll[first:]))
+    expected = cluster_bootstrap([own for own, _ in ll], dialogues)
+    assert (found["all/reply_ll_low"], found["all/reply_ll_high"]) == pytest.approx((expected.low, expected.high))
+    mutual = [own[1] - alone[1] for own, alone in zip(ll, prior, strict=True)]
+    assert found["all/human_mi"] == pytest.approx(sum(mutual) / len(mutual))
+    assert not list((run / "results").glob(".likelihood*"))
+    table = make_report([tmp_path / "runs"]).tables["main-all"]
+    cells = {row.labels["system"]: row.cells["reply_ll"] for row in table.rows}
+    assert cells["bi-encoder"].value == found["all/reply_ll"]
+    assert cells["human responses"].value == found["all/human_ll"]
+    assert main(["score", *FLAGS, gpt2, "--scoring.prior=none", f"--replies_of={run}"]) == 0
+    assert "all/reply_mi" not in json.loads((run / "results/likelihood.json").read_text())
+
+
+def test_a_folder_without_replies_is_refused(gpt2, tmp_path, capsys):
+    assert main(["score", *FLAGS, gpt2, f"--replies_of={Path(tmp_path)}"]) == 2
+    assert "no replies here" in capsys.readouterr().err
