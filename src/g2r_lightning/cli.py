@@ -35,6 +35,8 @@ COMMANDS = {
 WITHOUT_EXPERIMENT = {
     "human": "sheets for human evaluation (human export), and what raters answered (human import)",
     "report": "the tables of a paper from run records, each cell with the runs that it comes from",
+    "doctor": "look at versions, machine and what an experiment would need (-c), each with its remedy",
+    "clean": "list runs, stores, indexes and caches with their sizes, and remove what is named",
 }
 STOPPED = "stopped; run the same command again to go on"
 
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: command and its flags; those of the process by default.
 
     Returns:
-        Exit status: 0, 2 for what the person at the keyboard can mend, or 130 after Ctrl-C.
+        Exit status: 0, 2 for what the person at the keyboard can mend, 130 after Ctrl-C, or 1 for what `doctor` found.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"unknown command '{command}'{hint}\n\n{usage()}")
     _quieten()
     try:
-        importlib.import_module("g2r_lightning.commands").run(command, rest)
+        status: int = importlib.import_module("g2r_lightning.commands").run(command, rest)
     except G2RError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if end.code == 1:  # what Lightning 2.6 makes of Ctrl-C
             return _fail(STOPPED, status=130)
         return end.code if isinstance(end.code, int) else 0  # after --help and --print_config
-    return 0
+    return status
 
 
 def usage() -> str:

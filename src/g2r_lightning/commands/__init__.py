@@ -10,13 +10,20 @@ INDEX_VERBS = ("add", "remove", "compact", "calibrate")
 """What ``index`` does to an index that is there: ``python -m g2r_lightning index add ...``."""
 
 
-def run(command: str, arguments: Sequence[str]) -> None:
+def run(command: str, arguments: Sequence[str]) -> int:
     """Run one command of the command line.
+
+    Returns:
+        Exit status: 0, or 1 for what `doctor` found.
 
     Raises:
         G2RError: whatever the person at the keyboard can mend, what Lightning's Trainer refuses included.
     """
     try:
+        if command == "doctor":
+            from g2r_lightning.commands.doctor import doctor
+
+            return doctor(arguments)
         _run(command, arguments)
     except Exception as error:
         from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -24,6 +31,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         if isinstance(error, MisconfigurationException):
             raise ConfigError(f"the trainer refuses its settings: {error}") from error
         raise
+    return 0
 
 
 def _run(command: str, arguments: Sequence[str]) -> None:
@@ -71,6 +79,10 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         from g2r_lightning.commands.report import report
 
         report(arguments)
+    elif command == "clean":
+        from g2r_lightning.commands.clean import clean
+
+        clean(arguments)
     else:
         from g2r_lightning.commands import export, stores, teacher_passes
 
