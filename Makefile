@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m g2r_lightning
 
-.PHONY: install quickstart quickstart-seeds test test-slow lint types unit format sample bench clean help test-browser
+.PHONY: install quickstart quickstart-seeds test test-slow lint types unit format sample bench clean help test-browser study study-small stored-study
 
 help:
 	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (under 4 minutes)"
@@ -14,6 +14,8 @@ help:
 	@echo "make quickstart-seeds  the quickstart on three seeds, into docs/results/quickstart.md"
 	@echo "make sample       choose the sample's dialogues again and make its teacher and candidate store (about 1 hour)"
 	@echo "make bench        time every job beside its peers (20 minutes on two idle cores; SMALL=1: two; FULL=1: hours)"
+	@echo "make study-small  the study on two CPU cores, G2R_DATA=folder of the data sets (hours; goes on where it stopped)"
+	@echo "make study        the whole study on a GPU"
 	@echo "make format       format the code"
 
 $(VENV)/bin/python:
@@ -73,6 +75,19 @@ sample: $(VENV)/.installed
 	$(RUN) fit -c experiments/teacher_sample.yaml
 	$(RUN) generate -c experiments/quickstart.yaml -c experiments/sample_store.yaml
 	$(RUN) score -c experiments/quickstart.yaml -c experiments/sample_store.yaml
+
+# The study on "BST+ small", with the data sets in G2R_DATA: every run again from where it stopped. The small one is made for
+# two CPU cores, the other for a GPU. MINUTES=9 stops after so many minutes; the same command goes on.
+PLAN := $(BIN)/python -m g2r_lightning.studies.plan
+study-small: $(VENV)/.installed-dev
+	$(PLAN) experiments/study/small.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES)) $(STUDY_FLAGS)
+
+study: $(VENV)/.installed-dev
+	$(PLAN) experiments/study/full.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES)) $(STUDY_FLAGS)
+
+# The records of a tiny study that notebooks and tables are tested on (three minutes).
+stored-study: $(VENV)/.installed-dev
+	folder=$$(mktemp -d) && OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/studies/tiny_study_run.py $$folder/study
 
 clean:
 	rm -rf .cache build dist .pytest_cache .mypy_cache .ruff_cache

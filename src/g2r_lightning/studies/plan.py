@@ -1,0 +1,209 @@
+"""A study as a list of commands: what is done is passed over, what was stopped goes on.
+
+``python -m g2r_lightning.studies.plan experiments/study/small.plan.yaml`` runs the steps of a plan in order, each a
+command of this package in a process of its own. A step is done when what it leaves is there: a run's folder whose
+record says *finished*, or a file. So the same call goes on after a stop, a crash or a reboot; ``--minutes=9`` stops by
+itself. A step without ``done`` is quick and runs each time.
+
+A plan is a YAML file::
+
+    variables: {root: runs/study}
+    steps:
+      - name: students
+        for: {system: [baseline, d], seed: [1, 2]}
+        run: fit -c base.yaml -c {system}.yaml --seed_everything={seed} --run.name={system}-{seed}
+        done: "{root}/{system}-{seed}"
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from g2r_lightning.errors import ConfigError, G2RError
+from g2r_lightning.runs import RECORD, RunFolder
+
+STOPPED = 3
+"""Exit status of a call that ran out of minutes: call it again."""
+PATIENCE = 60.0  # seconds between asking a step to stop and killing it
+KEYS = {"name", "for", "run", "done"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Args:
+        name: of the step.
+        arguments: of ``python -m g2r_lightning``.
+        done: folder of the run that it finishes, or file that it leaves; ``None`` for one that runs each time.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    done: Path | None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether what it leaves is there."""
+        if self.done is None:
+            return False
+        if (self.done / RECORD).is_file():
+            return RunFolder(self.done).record().get("status") == "finished"
+        return self.done.is_file()
+
+
+def read_plan(path: Path, variables: dict[str, str] | None = None) -> list[Step]:
+    """Return the steps of a plan.
+
+    Args:
+        path: of the YAML.
+        variables: in the place of the plan's own.
+
+    Raises:
+        ConfigError: it is no plan; names the step.
+    """
+    try:
+        plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(plan, dict) or not isinstance(plan.get("steps"), list):
+        raise ConfigError(f"{path}: a plan has a list `steps`, each with name and run")
+    known = {name: str(value) for name, value in (plan.get("variables") or {}).items()}
+    unknown = set(variables or {}) - set(known)
+    if unknown:
+        raise ConfigError(f"{path}: has no variable {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
+    known |= variables or {}
+    return [step for number, given in enumerate(plan["steps"]) for step in _steps(path, number, given, known)]
+
+
+def _steps(path: Path, number: int, given: Any, variables: dict[str, str]) -> list[Step]:
+    """Return one step for each combination of its ``for``."""
+    if not isinstance(given, dict) or not {"name", "run"} <= given.keys() <= KEYS:
+        raise ConfigError(f"{path}: steps[{number}]: needs name and run, and may have for and done")
+    factors = {name: str(values).split() if isinstance(values, str) else values for name, values in
+               (given.get("for") or {}).items()}  # fmt: skip
+    found = []
+    for chosen in itertools.product(*factors.values()):
+        values = {**variables, **dict(zip(factors, map(str, chosen), strict=True))}
+        try:
+            command, done = (_filled(str(given.get(key, "")), values) for key in ("run", "done"))
+        except KeyError as error:
+            raise ConfigError(f"{path}: step '{given['name']}': no variable {error}") from error
+        label = " ".join([str(given["name"]), *map(str, chosen)])
+        found.append(Step(label, tuple(shlex.split(command)), Path(done) if done else None))
+    return found
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    """Fill in ``{name}``; values may name others, and ``${...}`` of the experiments is left alone."""
+    for _ in range(3):
+        text = re.sub(r"(?<!\$)\{(\w+)\}", lambda found: values[found[1]], text)
+    return text
+
+
+def run_plan(steps: Sequence[Step], minutes: float | None = None) -> bool:
+    """Run what is not done; return whether all is.
+
+    Args:
+        steps: in their order.
+        minutes: after which the running step is stopped; none by default.
+
+    Raises:
+        G2RError: a step failed, or ended and left nothing.
+    """
+    until = None if minutes is None else time.monotonic() + 60 * minutes
+    for number, step in enumerate(steps, start=1):
+        if step.is_done:
+            continue
+        if until is not None and time.monotonic() >= until:
+            return False
+        _say(f"[{number}/{len(steps)}] {step.name}: python -m g2r_lightning {shlex.join(step.arguments)}")
+        begun = time.monotonic()
+        status = _run(step, until)
+        if status is None:
+            _say(f"[{number}/{len(steps)}] {step.name}: stopped after {minutes:g} minutes; call again to go on")
+            return False
+        if status != 0:
+            raise G2RError(
+                f"step '{step.name}' failed with status {status}; what it said is above. Mend it, call again"
+            )
+        if step.done is not None and not step.is_done:
+            raise G2RError(f"step '{step.name}' ended well and left no finished {step.done}; check `done` in the plan")
+        _say(f"[{number}/{len(steps)}] {step.name}: {(time.monotonic() - begun) / 60:.1f} minutes")
+    return True
+
+
+def _run(step: Step, until: float | None) -> int | None:
+    """Return the status of a step's process; ``None`` where its time was up."""
+    command = [sys.executable, "-m", "g2r_lightning", *step.arguments]
+    process = subprocess.Popen(command, env=os.environ)  # noqa: S603 - the plan's own commands
+    try:
+        return process.wait(None if until is None else max(until - time.monotonic(), 0.1))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # as Ctrl-C: the run's record says that it was stopped
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return None
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a plan from the command line; return the exit status.
+
+    0 when all is done, 3 when the minutes are over, 2 for what the person at the keyboard can mend, 130 after Ctrl-C.
+    """
+    parser = argparse.ArgumentParser(prog="python -m g2r_lightning.studies.plan", allow_abbrev=False)
+    parser.add_argument("plan", type=Path, help="YAML of the steps")
+    parser.add_argument("--minutes", type=float, help="stop after so many; the same call goes on")
+    parser.add_argument("--list", action="store_true", help="show the steps and what is done, run nothing")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a variable of the plan")
+    given = parser.parse_args(argv)
+    try:
+        if any("=" not in one for one in given.set):
+            raise ConfigError("--set: NAME=VALUE")
+        steps = read_plan(given.plan, dict(one.split("=", 1) for one in given.set))
+        if given.json:
+            _say(json.dumps([{"name": s.name, "arguments": s.arguments, "done": s.is_done} for s in steps], indent=2))
+            return 0
+        if given.list:
+            for step in steps:
+                _say(f"{'done' if step.is_done else 'open'}  {step.name}: {shlex.join(step.arguments)}")
+            return 0
+        return 0 if run_plan(steps, given.minutes) else STOPPED
+    except G2RError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; call again to go on\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

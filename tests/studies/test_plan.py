@@ -1,0 +1,138 @@
+"""A plan's steps: filled in, run in order, passed over when done, stopped and gone on with."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from g2r_lightning.errors import ConfigError, G2RError
+from g2r_lightning.studies import plan as plans
+from g2r_lightning.studies.plan import STOPPED, main, read_plan, run_plan
+
+STUDY = Path(__file__).parents[2] / "experiments" / "study"
+PLAN = """
+variables: {root: "%s", flags: "--x={root}/x"}
+steps:
+  - name: first
+    run: leave {root}/a {flags}
+    done: "{root}/a"
+  - name: each
+    for: {system: [d, dm], seed: [1, 2]}
+    run: "leave {root}/{system}-{seed} --y=${oc.env:HOME}"
+    done: "{root}/{system}-{seed}"
+  - name: always
+    run: leave {root}/report
+"""
+
+
+@pytest.fixture
+def plan(tmp_path) -> Path:
+    (tmp_path / "plan.yaml").write_text(PLAN % tmp_path)
+    return tmp_path / "plan.yaml"
+
+
+@pytest.fixture
+def commands(monkeypatch) -> list[str]:
+    """Let a step's process be a small program of the test's: ``leave FILE``, ``fail``, ``sleep FILE``; log them."""
+    ran: list[str] = []
+    popen = plans.subprocess.Popen
+    program = (
+        "import sys, time, pathlib\n"
+        "what, *more = sys.argv[1:]\n"
+        "if what == 'leave': pathlib.Path(more[0]).write_text('x')\n"
+        "if what == 'fail': sys.exit(2)\n"
+        "if what == 'sleep':\n"
+        "    try: time.sleep(60)\n"
+        "    except KeyboardInterrupt: pathlib.Path(more[0]).write_text('told')\n"
+    )
+
+    def start(command, **options):
+        assert command[:3] == [sys.executable, "-m", "g2r_lightning"]
+        ran.append(shlex.join(command[3:]))
+        return popen([sys.executable, "-c", program, *command[3:]], **options)
+
+    monkeypatch.setattr(plans.subprocess, "Popen", start)
+    return ran
+
+
+def test_steps_run_in_order_once(plan, commands, tmp_path, capsys):
+    steps = read_plan(plan)
+    assert [one.name for one in steps] == ["first", "each d 1", "each d 2", "each dm 1", "each dm 2", "always"]
+    assert steps[1].arguments == ("leave", f"{tmp_path}/d-1", "--y=${oc.env:HOME}")
+    (tmp_path / "d-2").write_text("there already")
+    assert main([str(plan)]) == 0
+    assert commands == [
+        f"leave {tmp_path}/a --x={tmp_path}/x",
+        *(f"leave {tmp_path}/{name} '--y=${{oc.env:HOME}}'" for name in ("d-1", "dm-1", "dm-2")),
+        f"leave {tmp_path}/report",
+    ]
+    assert main([str(plan), "--list"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\ndone") + said.startswith("done") == 5
+    assert "open  always" in said
+    assert main([str(plan)]) == 0
+    assert len(commands) == 6  # the last step again, nothing else
+    capsys.readouterr()
+    assert main([str(plan), "--json", "--set", "root=elsewhere"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told[0]["arguments"] == ["leave", "elsewhere/a", "--x=elsewhere/x"]
+
+
+def test_a_run_is_done_when_its_record_says_so(plan, tmp_path):
+    step = read_plan(plan)[0]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/record.json").write_text('{"status": "interrupted"}')
+    assert not step.is_done
+    (tmp_path / "a/record.json").write_text('{"status": "finished"}')
+    assert step.is_done
+
+
+def test_minutes_stop_a_step_and_the_same_call_goes_on(tmp_path, commands, capsys):
+    path = tmp_path / "plan.yaml"
+    path.write_text(f'steps: [{{name: long, run: "sleep {tmp_path}/told", done: "{tmp_path}/done"}}]')
+    begun = time.monotonic()
+    assert main([str(path), "--minutes=0.02"]) == STOPPED
+    assert time.monotonic() - begun < 30
+    assert (tmp_path / "told").read_text() == "told"  # asked to stop as by Ctrl-C, not killed
+    assert "long: stopped after 0.02 minutes; call again to go on" in capsys.readouterr().out
+    (tmp_path / "done").write_text("")
+    assert main([str(path), "--minutes=0.02"]) == 0
+
+
+def test_what_fails_is_named(tmp_path, commands, capsys):
+    path = tmp_path / "plan.yaml"
+    path.write_text("steps: [{name: bad, run: fail, done: x}, {name: never, run: leave x, done: x}]")
+    with pytest.raises(G2RError, match="step 'bad' failed with status 2"):
+        run_plan(read_plan(path))
+    path.write_text("steps: [{name: idle, run: nothing, done: x}]")
+    with pytest.raises(G2RError, match="'idle' ended well and left no finished x"):
+        run_plan(read_plan(path))
+    for text, said in {
+        "a: [": "cannot be read",
+        "steps: 3": "a plan has a list `steps`",
+        "steps: [{name: x}]": r"steps\[0\]: needs name and run",
+        "steps: [{name: x, run: a, dome: b}]": r"steps\[0\]: needs name and run",
+        "steps: [{name: x, run: 'a {b}'}]": "step 'x': no variable 'b'",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            read_plan(path)
+    path.write_text("variables: {a: 1}\nsteps: []")
+    assert main([str(path), "--set", "b=2"]) == 2
+    assert "has no variable b; it has a" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("name", ["small", "full"])
+def test_plans_name_files_that_are_there(name):
+    steps = read_plan(STUDY / f"{name}.plan.yaml")
+    assert len({one.done for one in steps if one.done}) == len([one for one in steps if one.done])
+    files = {word for one in steps for word in one.arguments if word.startswith("experiments/")}
+    assert files
+    assert all((STUDY.parents[1] / file).is_file() for file in files)

@@ -1,0 +1,62 @@
+"""The study's steps: each parses to the system that it is named after; the whole runs at tiny size (slow)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_study_run import ROOT, prepare, run_tiny_study
+
+from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.studies.plan import read_plan
+from g2r_lightning.studies.report.making import make_report
+from g2r_lightning.studies.report.stored_runs import StoredRun
+from g2r_lightning.studies.report.systems import System, system_of
+
+METHODS = {"baseline": "baseline", "d": "D", "dm_ll": "DM-LL", "dm_mi": "DM-MI", "m_ll": "M-LL", "m_mi": "M-MI"}
+
+
+def parsed(arguments: tuple[str, ...]) -> tuple[System, dict, Path]:
+    import yaml
+
+    cli = ExperimentCLI("fit", arguments[1:], ("data", "model"))
+    config = yaml.safe_load(cli.saved_config())
+    return system_of(StoredRun("x", Path("x"), "student", config, {}, {})), config, cli.run_settings.folder
+
+
+@pytest.mark.parametrize("name", ["small", "full"])
+def test_students_of_the_plans_are_what_they_are_called(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("G2R_DATA", raising=False)
+    wanted = {"small": ("student 1 poly dm_mi",), "full": ("M without D m_ll", "hard negatives baseline")}[name]
+    steps = [one for one in read_plan(Path(f"experiments/study/{name}.plan.yaml")) if one.name in wanted]
+    sizes = set()
+    for step in steps:
+        system, config, folder = parsed(step.arguments)
+        assert folder == step.done
+        assert system.response_set == ("original" if step.name.startswith(("M", "hard")) else "both")
+        called = next(one for one in METHODS if one in step.name.split())
+        assert system.method == METHODS[called]
+        assert system.encoder.startswith("poly" if "poly" in step.name else "bi")
+        assert ("hard" in system.negatives) == step.name.startswith("hard")
+        data = config["data"]["init_args"]
+        sizes.add((data["negatives"]["random"], data["max_candidates"], data["train_share"], data["batch_size"]))
+    assert sizes == ({(64, 4, 0.02, 48)} if name == "small" else {(512, 10, 1.0, 48)})
+    assert len(steps) == len(wanted)
+
+
+@pytest.mark.slow
+def test_the_small_study_runs_from_teacher_to_tables(tmp_path, monkeypatch):
+    prepare(tmp_path / "study")
+    monkeypatch.chdir(tmp_path / "study")
+    monkeypatch.delenv("G2R_DATA", raising=False)
+    run_tiny_study({})
+    for folder in ("runs/study_small", "results/records"):
+        made = make_report([folder])
+        assert len(made.sections) == 1
+        assert not made.skipped
+        assert made.counts == {"student": 8, "teacher": 1, "metric": 1}
+        table = made.tables["main-all"]
+        students = [row for row in table.rows if "encoder" in row.labels["system"]]
+        assert len(students) == 8
+        assert all(set(row.cells) == {one.key for one in table.measures} for row in students)
