@@ -13,6 +13,7 @@ import pytest
 
 from g2r_lightning.cli import main
 from g2r_lightning.index import read_manifest
+from g2r_lightning.index.abstention import outdated_calibration, store_abstention
 from g2r_lightning.index.conditions import parse_condition
 from g2r_lightning.index.overlay import load_live
 from g2r_lightning.inference import Reply, ReplyRules, Responder
@@ -127,6 +128,62 @@ def test_a_threshold_is_calibrated_and_heeded_by_predict(fitted, fitted_run, tmp
     assert main(["index", "calibrate", "-c", str(fitted), root, "--false_answers=0.1"]) == 0
     figures = read_manifest(fitted_run / "index")["abstention"]["figures"]
     assert figures["random_passes"] <= 0.1
+
+
+def test_predict_answers_from_the_set_as_it_is_now(fitted, fitted_run, tmp_path, caplog):
+    """Added and removed responses, folded in or not, as chat and serve see them; an old calibration is told of."""
+    root = f"--run.root={fitted_run.parent}"
+    contexts = tmp_path / "contexts.jsonl"
+    contexts.write_text('["hi"]\n["a sad dog ?"]\n')
+    (tmp_path / "new.txt").write_text("good dog\nbad dog\n")
+
+    def answered(*flags: str) -> list[list[str]]:
+        caplog.clear()
+        asked = ["predict", "-c", str(fitted), root, f"--predict.contexts={contexts}", "--predict.k=200", *flags]
+        assert main(asked) == 0
+        lines = (fitted_run / "predictions/contexts.jsonl").read_text().splitlines()
+        return [[reply["text"] for reply in json.loads(line)["replies"]] for line in lines]
+
+    assert main(["index", "calibrate", "-c", str(fitted), root, "--coverage=0.8"]) == 0
+    gone = left(fitted_run)[0]
+    assert change(fitted_run, "add", f"--input={tmp_path / 'new.txt'}") == 0
+    assert change(fitted_run, "remove", f"--texts=[{json.dumps(gone)}]") == 0
+    expected = [[one.text for one in Responder.load(fitted_run / "index").respond([text], 200)]
+                for text in ("hi", "a sad dog ?")]  # fmt: skip
+    assert {"good dog", "bad dog"} <= set(expected[0])
+    assert gone not in expected[0]
+    assert answered() == expected
+    answered("--rules.threshold=calibrated")
+    assert caplog.text.count("the calibrated threshold was found when the set had") == 1
+    assert change(fitted_run, "compact") == 0
+    assert answered() == expected
+    assert "the calibrated threshold" not in caplog.text  # nobody uses it
+    Responder.load(fitted_run / "index", rules=ReplyRules(threshold="calibrated"))
+    assert "the calibrated threshold was found when the set had" in caplog.text
+    assert main(["index", "calibrate", "-c", str(fitted), root, "--coverage=0.8"]) == 0
+    answered("--rules.threshold=calibrated")
+    assert "the calibrated threshold" not in caplog.text
+
+
+def test_a_calibration_holds_for_the_set_it_was_made_of_and_after_folding_in(fitted_run, tmp_path, caplog):
+    index = fitted_run / "index"
+    (tmp_path / "new.txt").write_text("good dog\n")
+    assert change(fitted_run, "add", f"--input={tmp_path / 'new.txt'}") == 0
+    live = load_live(index)
+    found = {"threshold": 0.0, "responses": len(live), "state": list(live.version)}
+    store_abstention(index, found)
+    assert outdated_calibration(index, live) is None
+    for _ in range(2):
+        assert change(fitted_run, "compact") == 0
+        assert outdated_calibration(index, load_live(index)) is None  # the same responses, in another folder
+    first = left(fitted_run)[0]
+    assert change(fitted_run, "remove", f"--texts=[{json.dumps(first)}]") == 0
+    assert "it has" in str(outdated_calibration(index, load_live(index)))
+    (tmp_path / "other.txt").write_text("bad dog\n")
+    assert change(fitted_run, "add", f"--input={tmp_path / 'other.txt'}") == 0
+    assert "had other ones, and it has" in str(outdated_calibration(index, load_live(index)))  # as many, but others
+    store_abstention(index, {"threshold": 0.0, "responses": len(load_live(index))})  # by an earlier release
+    assert outdated_calibration(index, load_live(index)) is None
 
 
 def test_the_page_does_what_it_says(fitted, fitted_run, monkeypatch):

@@ -21,6 +21,7 @@ from g2r_lightning.composition import with_one_file
 from g2r_lightning.config_errors import explain, idle_alias, innermost
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.filters import ReplyFilter
+from g2r_lightning.inference.rerank import Reranker
 from g2r_lightning.inference.rules import ReplyRules
 from g2r_lightning.inference.server.settings import ServeSettings
 from g2r_lightning.machine import MachineSettings, native_precision
@@ -107,6 +108,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_class_arguments(ScoringSettings, "scoring")
         parser.add_class_arguments(PredictSettings, "predict")
         parser.add_class_arguments(ReplyRules, "rules")
+        parser.add_subclass_arguments(Reranker, "rerank", required=False)
         parser.add_class_arguments(EncodeSettings, "encode")
         parser.add_class_arguments(QualitySettings, "quality")
         parser.add_class_arguments(ServeSettings, "serve")
@@ -185,7 +187,7 @@ class ExperimentCLI(LightningCLI):
             ConfigError: a constructor refused its settings.
         """
         chosen = self.config.clone()
-        for name in ("model", "data", "teacher", "trainer", "filters", "decodings"):
+        for name in ("model", "data", "teacher", "trainer", "filters", "decodings", "rerank"):
             if name not in sections and name in chosen:
                 chosen.pop(name)
         try:

@@ -1,7 +1,7 @@
 """The settings of an experiment's sections and of single commands, as plain dataclasses that parsers read.
 
 A field is a key of the YAML and a flag; its line in the docstring is the flag's help. Sections that belong to one part
-of the package stand there: ``machine``, ``sampling``, ``rules``, ``serve``.
+of the package stand there: ``machine``, ``sampling``, ``rules``, ``rerank``, ``serve``.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ class PredictSettings:
         contexts: file of contexts, one JSON list of utterances a line (or objects with ``context``).
         output: file to write; ``<run>/predictions/<name of the contexts>.jsonl`` by default.
         k: replies a context.
-        form: ``replies`` writes ``{"context", "replies": [{"text", "score", "source"}]}`` a line; ``dialogue`` writes
-            the form of the 200 evaluation contexts, one JSON list of utterances a line, the best reply at its end.
+        form: ``replies`` writes ``{"context", "replies": [{"text", "score", "source"}]}`` a line, with the
+            ``rerank_score`` of a second stage where there is one; ``dialogue`` writes the form of the 200 evaluation
+            contexts, one JSON list of utterances a line, the best reply at its end.
     """
 
     contexts: str | None = None

@@ -127,7 +127,7 @@ def test_what_is_found_is_what_a_plain_reading_of_the_rules_finds(rules, k, said
             if holds(row) and normalised(own[row]) not in recent
             and (rules.threshold is None or score[row] >= rules.threshold)
         ]  # fmt: skip
-        assert [tuple(hit) for hit in hits] == [
+        assert [(hit.score, hit.row) for hit in hits] == [
             (score[row], row) for row in sorted(allowed, key=lambda row: (-score[row], row))[:k]
         ]
 
@@ -161,6 +161,8 @@ def test_a_request_may_narrow_the_rules_and_not_widen_them():
     own = ReplyRules(where="source = original", block=("x",), no_repeat=2)
     wished = own.asked({"where": "tags has a or tags has b", "diversity": 0.5, "threshold": 1})
     assert wished.where == "(source = original) and (tags has a or tags has b)"
+    assert own.asked({"no_repeat": 0}).no_repeat == 2
+    assert own.asked({"no_repeat": 5}).no_repeat == 5
     assert (wished.block, wished.no_repeat, wished.diversity, wished.threshold) == (("x",), 2, 0.5, 1)
     assert own.asked({"where": ""}).where == own.asked({"where": None}).where == own.asked({}).where == own.where
     assert ReplyRules().asked({"where": "a = b"}).where == "a = b"

@@ -16,23 +16,28 @@ from g2r_lightning.callbacks.evaluation import build_index, parts
 from g2r_lightning.data.batches import EvaluationBatch
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.index import ResponseIndex
-from g2r_lightning.index.folder import MANIFEST, load_responses, read_manifest
+from g2r_lightning.index.compaction import BUILT_OF
+from g2r_lightning.index.folder import MANIFEST, read_manifest
+from g2r_lightning.index.overlay import LiveIndex, load_live
+from g2r_lightning.index.selection import Hit
 from g2r_lightning.metrics import ScoreBlock
+from g2r_lightning.store.hashing import texts_hash
 
 log = logging.getLogger(__name__)
-Search = Callable[
-    [ResponseIndex, Tensor, Sequence[Sequence[str]], int, ScoreBlock], Sequence[Sequence[tuple[float, int]]]
-]
-"""``(index, encoded contexts (B, ...), their utterances, k, score)`` -> scores and rows of B lists of replies."""
+Searched = ResponseIndex | LiveIndex
+Search = Callable[[Searched, Tensor, Sequence[Sequence[str]], int, ScoreBlock], Sequence[Sequence[Hit]]]
+"""``(index, encoded contexts (B, ...), their utterances, k, score)`` -> B lists of replies."""
 
 
 def plain_search(
-    index: ResponseIndex, encoded: Tensor, contexts: Sequence[Sequence[str]], k: int, score: ScoreBlock
-) -> list[list[tuple[float, int]]]:
+    index: Searched, encoded: Tensor, contexts: Sequence[Sequence[str]], k: int, score: ScoreBlock
+) -> list[list[Hit]]:
     """Return the k best replies to each context, whatever was said in it."""
     del contexts
     scores, rows = index.search(encoded, k, score)
-    return [list(zip(*both, strict=True)) for both in zip(scores.tolist(), rows.tolist(), strict=True)]
+    return [
+        [Hit(*each) for each in zip(*both, strict=True)] for both in zip(scores.tolist(), rows.tolist(), strict=True)
+    ]
 
 
 class WritePredictions(Callback):
@@ -43,7 +48,8 @@ class WritePredictions(Callback):
         k: replies a context.
         form: ``replies`` or ``dialogue``, see :class:`g2r_lightning.sections.PredictSettings`.
         factory: FAISS factory string of the index.
-        ready: folder of an index that serves if it was made of these weights (``checkpoint_sha256``) and responses.
+        ready: folder of an index that serves if it was made of these weights (``checkpoint_sha256``) and responses,
+            with what was added to it and removed from it since.
         checkpoint_sha256: of the checkpoint that answers.
         search: finds the replies; the k best unless told.
     """
@@ -65,7 +71,7 @@ class WritePredictions(Callback):
         self.ready = ready
         self.checkpoint_sha256 = checkpoint_sha256
         self.search = search
-        self._index: ResponseIndex | None = None
+        self._index: Searched | None = None
         self._lines: dict[int, str] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,18 +82,23 @@ class WritePredictions(Callback):
             self._index, _ = build_index(trainer, student, data, self.factory, progress=True)
         self._lines = {}
 
-    def _fitting(self, texts: list[str], sources: list[str]) -> ResponseIndex | None:
-        """Return the index that is ready, if its vectors are those of this checkpoint and these responses."""
+    def _fitting(self, texts: list[str], sources: list[str]) -> LiveIndex | None:
+        """Return the index that is ready, if it was made of this checkpoint and these responses."""
         if self.ready is None or self.checkpoint_sha256 is None or not (self.ready / MANIFEST).is_file():
             return None
         try:
-            if read_manifest(self.ready).get("checkpoint_sha256") != self.checkpoint_sha256:
+            manifest = read_manifest(self.ready)
+            if manifest.get("checkpoint_sha256") != self.checkpoint_sha256:
                 return None
-            index = load_responses(self.ready)
+            index = load_live(self.ready)
         except G2RError as error:
             log.warning("%s; encoding the responses anew", error)
             return None
-        return index if (index.texts, index.sources) == (texts, sources) else None
+        if BUILT_OF in manifest:  # changes were folded in since
+            same = manifest[BUILT_OF] == texts_hash(zip(texts, sources, strict=True))
+        else:
+            same = (index.base.texts, index.base.sources) == (texts, sources)
+        return index if same else None
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EvaluationBatch, batch_idx: int,
@@ -101,10 +112,7 @@ class WritePredictions(Callback):
         with torch.inference_mode():
             found = self.search(self._index, outputs.float().cpu(), contexts, self.k, student.encoder.score)
         for example, context, own in zip(examples, contexts, found, strict=True):
-            replies = [
-                {"text": self._index.texts[row], "score": round(score, 6), "source": self._index.sources[row]}
-                for score, row in own
-            ]
+            replies = [_reply(self._index, hit) for hit in own]
             if not replies and self.form == "dialogue":
                 raise ConfigError(
                     f"the rules leave no reply to context {example + 1}, and a dialogue without one says nothing; use "
@@ -121,3 +129,8 @@ class WritePredictions(Callback):
 
         with atomic_path(self.output) as temporary:
             temporary.write_text("\n".join(self._lines[i] for i in sorted(self._lines)) + "\n", encoding="utf-8")
+
+
+def _reply(index: Searched, hit: Hit) -> dict[str, Any]:
+    second = {} if hit.rerank_score is None else {"rerank_score": round(hit.rerank_score, 6)}
+    return {"text": index.texts[hit.row], "score": round(hit.score, 6), **second, "source": index.sources[hit.row]}

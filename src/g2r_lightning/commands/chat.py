@@ -11,6 +11,7 @@ from rich.console import Console
 from g2r_lightning.commands.chat_view import printable, show, show_explanation
 from g2r_lightning.commands.reasons import Reasons
 from g2r_lightning.commands.run_index import index_folder
+from g2r_lightning.commands.second_stage import rerank_of, rules_of
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.errors import G2RError
 from g2r_lightning.inference import Responder
@@ -29,7 +30,8 @@ def chat(arguments: Sequence[str]) -> None:
     cli = ExperimentCLI("chat", arguments, ())
     settings = ChatSettings(**vars(cli.config.chat))
     folder = index_folder(cli, settings.index)
-    bot = Responder.load(folder, cli.config.encoder)
+    rerank = rerank_of(cli, settings.k, "chat.k")
+    bot = Responder.load(folder, cli.config.encoder, rules_of(cli), rerank)
     reads_persona = bot.text.format.persona in ("own", "both")
     conversation = Conversation(bot.respond, settings.k, settings.persona or (), reads_persona)
     reasons = Reasons(cli, bot, folder, settings)

@@ -22,9 +22,12 @@ def show(console: Console, outcome: Answered | Told) -> None:
     best = outcome.replies[0]
     console.print(Text.assemble(("bot> ", "bold"), printable(best.text)))
     if len(outcome.replies) > 1:
-        table = Table("#", "score", "source", "reply", box=None, padding=(0, 1))
+        reranked = ["rerank"] if best.rerank_score is not None else []
+        table = Table("#", *reranked, "score", "source", "reply", box=None, padding=(0, 1))
         for place, reply in enumerate(outcome.replies, start=1):
-            table.add_row(str(place), f"{reply.score:.2f}", Text(reply.source), Text(printable(reply.text)))
+            second = [] if reply.rerank_score is None else [f"{reply.rerank_score:.2f}"]
+            score = f"{reply.score:.2f}"
+            table.add_row(str(place), *second, score, Text(reply.source), Text(printable(reply.text)))
         console.print(table)
 
 
@@ -34,7 +37,10 @@ def show_explanation(console: Console, found: Explanation) -> None:
     told = "none (no score of this reply in this context; with --chat.teacher=true the experiment's teacher scores it)"
     if found.teacher is not None:
         told = f"{found.teacher.score:.3f} ({found.teacher.what})"
-    console.print(f"  source {found.reply.source}, student {found.reply.score:.3f}, teacher {told}", markup=False)
+    second = "" if found.reply.rerank_score is None else f", second stage {found.reply.rerank_score:.3f}"
+    console.print(
+        f"  source {found.reply.source}, student {found.reply.score:.3f}{second}, teacher {told}", markup=False
+    )
     if found.occurrences:
         title = f"written for {found.occurrences:,} of {found.known:,} training contexts, the nearest:"
         _show(console, title, found.written_for)

@@ -9,13 +9,14 @@ from pathlib import Path
 from torch import Tensor
 
 from g2r_lightning.callbacks import RandomState, RetrievalEvaluation, TeacherFigures, WritePredictions
-from g2r_lightning.callbacks.predictions import Search, plain_search
+from g2r_lightning.callbacks.predictions import Search, Searched, plain_search
+from g2r_lightning.commands.second_stage import rerank_of, rules_of
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, DataError
-from g2r_lightning.index import ResponseIndex
-from g2r_lightning.index.abstention import calibrated_threshold
+from g2r_lightning.index.abstention import calibrated_threshold, outdated_calibration
+from g2r_lightning.index.selection import Hit
 from g2r_lightning.inference.deployment import deployed_folder, load_deployed, read_manifest
 from g2r_lightning.inference.ruled import RuledIndex
 from g2r_lightning.inference.rules import CALIBRATED, ReplyRules
@@ -142,27 +143,30 @@ def _writer(cli: ExperimentCLI, run: RunFolder, checkpoint: str | None) -> Write
 
 
 def ruled_search(cli: ExperimentCLI, run: RunFolder) -> Search:
-    """Return the search under the section ``rules``; a calibrated threshold is that of the run's index.
+    """Return the search under ``rules`` and ``rerank``; a calibrated threshold is that of the run's index.
 
     Raises:
-        G2RError: a rule is out of range; the calibrated threshold is wanted, and the run's index was not calibrated.
+        G2RError: a rule is out of range; the calibrated threshold is wanted, and the run's index was not calibrated;
+            the second stage cannot be read, or ranks too few.
     """
-    try:
-        rules = ReplyRules(**vars(cli.config.rules))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    rules, reranker = rules_of(cli), rerank_of(cli, cli.config.predict.k, "predict.k")
+    if reranker is not None:
+        reranker.load()
     calibrated = calibrated_threshold(run.folder / "index") if rules.threshold == CALIBRATED else None
     prepared: list[RuledIndex] = []
 
     def search(
-        index: ResponseIndex, encoded: Tensor, contexts: Sequence[Sequence[str]], k: int, score: ScoreBlock
-    ) -> Sequence[Sequence[tuple[float, int]]]:
+        index: Searched, encoded: Tensor, contexts: Sequence[Sequence[str]], k: int, score: ScoreBlock
+    ) -> Sequence[Sequence[Hit]]:
         """Search under the rules; masks are made for the first batch."""
         if not prepared or prepared[0].index is not index:
-            prepared[:] = [RuledIndex(index, calibrated)]
-        return prepared[0].search(encoded, contexts, k, score, rules)
+            outdated = None if calibrated is None else outdated_calibration(run.folder / "index", index)
+            prepared[:] = [RuledIndex(index, calibrated, outdated)]
+        examples = [Example(f"live:{number}:0", tuple(lines), "") for number, lines in enumerate(contexts)]
+        second = None if reranker is None else reranker.stage_for(examples)
+        return prepared[0].search(encoded, contexts, k, score, rules, second)
 
-    return plain_search if rules == ReplyRules() else search
+    return plain_search if rules == ReplyRules() and reranker is None else search
 
 
 def _student_only(command: str, model: object) -> None:

@@ -137,7 +137,7 @@ def calibrate(cli: ExperimentCLI, folder: Path) -> None:
         raise ConfigError("`index calibrate` needs a data module of g2r_lightning.data")
     data.prepare_for(text)
     scores = score_contexts(live, encoder, text, lists_to_measure(data, settings.examples))
-    found = calibrate_abstention(criterion, scores, len(live))
+    found = calibrate_abstention(criterion, scores, len(live), live.version)
     store_abstention(folder, found)
     log.info("%s", told(folder, found))
 

@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from g2r_lightning.commands.evaluate import read_contexts
 from g2r_lightning.commands.run_index import index_folder, run_folder
+from g2r_lightning.commands.second_stage import rerank_of
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.cpu import cpu_name
 from g2r_lightning.errors import ConfigError
@@ -22,6 +23,7 @@ from g2r_lightning.index.folder import read_manifest
 from g2r_lightning.inference import Responder
 from g2r_lightning.inference.deployment import DEPLOYED, FORMATS, MANIFEST, load_for_index
 from g2r_lightning.inference.deployment import read_manifest as read_export
+from g2r_lightning.inference.rerank import Reranker
 from g2r_lightning.runs import environment
 from g2r_lightning.sections import LatencySettings
 from g2r_lightning.store.hashing import texts_hash
@@ -47,7 +49,7 @@ def latency(arguments: Sequence[str]) -> None:
     index = index_folder(cli, settings.index)
     run = run_folder(cli, index)
     file, contexts = contexts_of(cli, settings)
-    systems: list[StudentSystem | TeacherSystem] = [*students(index), *teachers(cli, settings)]
+    systems: list[StudentSystem | TeacherSystem] = [*students(index, rerank_of(cli, 1, "k")), *teachers(cli, settings)]
     conditions = conditions_of(settings)
     told = {"contexts": texts_hash(contexts), **conditions, **{one.name: one.describe() for one in systems}}
     record = CallRecord(run / "examples" / "latency.jsonl", told, settings.on_existing)
@@ -81,11 +83,15 @@ def contexts_of(cli: ExperimentCLI, settings: LatencySettings) -> tuple[Path, li
     return Path(named), [example.context for example in read_contexts(named)][: settings.limit]
 
 
-def students(index: Path) -> list[StudentSystem]:
+def students(index: Path, rerank: Reranker | None = None) -> list[StudentSystem]:
     """Return the student in PyTorch, and through every export that lies in its index and can run here.
 
+    Args:
+        index: its folder.
+        rerank: a second stage; each of them is measured without it, and with it.
+
     Raises:
-        G2RError: there is no index, or it is damaged.
+        G2RError: there is no index, or it is damaged, or the second stage cannot be read.
     """
     plain, manifest = Responder.load(index), read_manifest(index)
     about = {
@@ -105,7 +111,7 @@ def students(index: Path) -> list[StudentSystem]:
         precision = read_export(folder)["precision"]
         name = f"student {form} {precision}"
         systems.append(StudentSystem(name, Responder(plain.index, encoder, text), {**about, "encoder": name}))
-    return systems
+    return systems if rerank is None else [one for plain in systems for one in (plain, plain.reranked(rerank))]
 
 
 def teachers(cli: ExperimentCLI, settings: LatencySettings) -> list[TeacherSystem]:

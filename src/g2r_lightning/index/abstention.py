@@ -32,7 +32,7 @@ from g2r_lightning.data.evaluation_set import CandidateList
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.index.encode import encode_rows
 from g2r_lightning.index.folder import MANIFEST, read_manifest
-from g2r_lightning.index.overlay import LiveIndex
+from g2r_lightning.index.overlay import LiveIndex, Version
 from g2r_lightning.index.response_index import ResponseIndex
 from g2r_lightning.metrics import rank_of_gold
 from g2r_lightning.paths import alone_in
@@ -189,13 +189,16 @@ def _risk(scores: ContextScores, threshold: float) -> float | None:
     return float(scores.misread[answered].mean()) if answered.any() else None
 
 
-def calibrate_abstention(criterion: Criterion, scores: ContextScores, responses: int) -> dict[str, Any]:
+def calibrate_abstention(
+    criterion: Criterion, scores: ContextScores, responses: int, state: Version | None = None
+) -> dict[str, Any]:
     """Return what the manifest tells of the threshold.
 
     Args:
         criterion: what it has to achieve.
         scores: of the validation contexts.
         responses: how many the index had; a larger one has higher best scores.
+        state: which state of its set that was.
 
     Raises:
         G2RError: there are too few contexts for the criterion.
@@ -207,6 +210,7 @@ def calibrate_abstention(criterion: Criterion, scores: ContextScores, responses:
         "figures": figures_at(threshold, scores),
         "data_hash": scores.data_hash,
         "responses": responses,
+        "state": None if state is None else list(state),
     }
 
 
@@ -232,3 +236,31 @@ def calibrated_threshold(folder: Path) -> float | None:
         return None if stored is None else float(stored["threshold"])
     except (TypeError, KeyError, ValueError) as error:
         raise G2RError(f"{folder / MANIFEST}: damaged (abstention: {error}); calibrate the index again") from error
+
+
+def outdated_calibration(folder: Path, index: ResponseIndex | LiveIndex) -> str | None:
+    """Return why a calibrated threshold does not hold for a set any more, ``None`` where it does.
+
+    Args:
+        folder: of the index that was calibrated.
+        index: what is searched.
+
+    Raises:
+        G2RError: there is no index in the folder, or its manifest is damaged.
+    """
+    manifest = read_manifest(folder)
+    stored, version = manifest.get("abstention"), getattr(index, "version", None)
+    if stored is None:
+        return None
+    then, known = stored.get("responses"), stored.get("state")
+    if known is None or version is None:  # by an earlier release, or an index that was made in memory
+        same = then == len(index)
+    else:
+        same = list(version) == known or (version.changes == 0 and manifest.get("compacted_from") == known)
+    if same:
+        return None
+    count = f"{then:,} responses" if then != len(index) else "other ones"
+    return (
+        f"{folder}: the calibrated threshold was found when the set had {count}, and it has {len(index):,} now, so "
+        "that another share of contexts is answered; calibrate it again: `index calibrate -c EXPERIMENT`"
+    )

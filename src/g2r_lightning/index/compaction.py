@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from g2r_lightning.errors import G2RError
 from g2r_lightning.index.assembly import assemble, assembled, open_vectors
@@ -29,11 +30,16 @@ from g2r_lightning.index.folder import (
 )
 from g2r_lightning.index.journal import OVERLAY
 from g2r_lightning.index.memory import GIB
+from g2r_lightning.index.overlay import LiveIndex
 from g2r_lightning.index.response_index import EXACT, ResponseIndex
 from g2r_lightning.machine import free_memory
 from g2r_lightning.paths import replaced_folder
+from g2r_lightning.store.hashing import texts_hash
 
-KEPT = ("run", "checkpoint", "checkpoint_sha256", "abstention", "memory_limit")
+BUILT_OF = "built_of"
+"""In a manifest: hash of the texts and sources that a set began with, by which its experiment knows it again."""
+
+KEPT = ("run", "checkpoint", "checkpoint_sha256", "abstention", "memory_limit", BUILT_OF)
 """What a manifest tells that is true of the next build too."""
 
 STUDENT, BUILT = "student", "built"
@@ -61,7 +67,7 @@ def compact(folder: Path, output: Path | None = None, limit: int | None = None) 
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-compact-") as work:
             left = _built(folder, Path(work), limit or (free_memory() or 8 * GIB) // 2)
-            _put(folder, place, Path(work), left)
+            _put(folder, place, Path(work), left, live)
         return len(live)
 
 
@@ -82,7 +88,7 @@ def _built(folder: Path, work: Path, limit: int) -> ResponseIndex:
     return ResponseIndex(texts, sources, embeddings, factory, faiss_index, search, metadata_of(table), checked=True)
 
 
-def _put(folder: Path, place: Path, work: Path, left: ResponseIndex) -> None:
+def _put(folder: Path, place: Path, work: Path, left: ResponseIndex, live: LiveIndex) -> None:
     """Move what was built into its place, with the student and what else lies in the folder."""
     manifest = read_manifest(folder)
     with replaced_folder(place) as fresh:
@@ -91,8 +97,24 @@ def _put(folder: Path, place: Path, work: Path, left: ResponseIndex) -> None:
                            f"{BUILT}/{LISTS}": LISTS}.items():  # fmt: skip
             if (work / made).is_file():
                 (work / made).rename(fresh / name)
-        write_manifest(fresh, {**{key: manifest[key] for key in KEPT if key in manifest}, **described_index(left)})
+        kept = {key: manifest[key] for key in KEPT if key in manifest}
+        write_manifest(fresh, {**_origin(manifest, live), **kept, **described_index(left)})
         own = {Path(name).parts[0] for name in manifest["files"]} | {OVERLAY, MANIFEST}
         for path in folder.iterdir():
             if path.name not in own:
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, fresh / path.name)
+
+
+def _origin(manifest: dict[str, Any], live: LiveIndex) -> dict[str, Any]:
+    """Return which set this one comes from: the one that was built first, and the state that is folded in."""
+    state = list(live.version) if live.version is not None else None
+    unchanged = live.version is not None and live.version.changes == 0
+    return {
+        BUILT_OF: set_hash(live.base),
+        "compacted_from": manifest.get("compacted_from", state) if unchanged else state,
+    }
+
+
+def set_hash(index: ResponseIndex) -> str:
+    """Return a hash of an index's texts and sources, in the order of its rows."""
+    return texts_hash(zip(index.texts, index.sources, strict=True))

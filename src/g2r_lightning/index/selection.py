@@ -10,11 +10,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from g2r_lightning.dialogue.text import normalised
+
+
+class Hit(NamedTuple):
+    """A response that was found: the student's score, its row, and the score of the second stage where there is one."""
+
+    score: float
+    row: int
+    rerank_score: float | None = None
 
 
 def said(context: Sequence[str], turns: int) -> frozenset[str]:
@@ -51,7 +60,7 @@ def good_enough(scores: npt.NDArray[np.float32], threshold: float | None) -> npt
 
 
 def diverse(
-    scores: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], k: int, diversity: float
+    scores: npt.NDArray[np.floating[Any]], vectors: npt.NDArray[np.float32], k: int, diversity: float
 ) -> npt.NDArray[np.int64]:
     """Return the places of k replies by maximal marginal relevance, in the order in which they are taken.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,15 +15,19 @@ from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.text import half_character, text_key
 from g2r_lightning.errors import G2RError
 from g2r_lightning.index import ResponseIndex
-from g2r_lightning.index.abstention import calibrated_threshold
+from g2r_lightning.index.abstention import calibrated_threshold, outdated_calibration
 from g2r_lightning.index.folder import load_indexed_student
 from g2r_lightning.index.overlay import LiveIndex, consistently, load_live, version_of
+from g2r_lightning.index.selection import Hit
 from g2r_lightning.inference.deployment import DeployedEncoder, load_for_index
-from g2r_lightning.inference.ruled import Hit, RuledIndex
+from g2r_lightning.inference.ruled import RuledIndex
 from g2r_lightning.inference.rules import ReplyRules
 from g2r_lightning.inference.stopwatch import Stopwatch, stage_of
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
+
+if TYPE_CHECKING:  # the models of second stages load slowly, and most Responders have none
+    from g2r_lightning.inference.rerank.base import Reranker
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Reply:
         source: who wrote it: ``original``, ``generated``, ``approved``, ...
         row: its row in the index; -1 where it is of none.
         metadata: what else the index knows of it, by column: tags, licence, language, ...
+        rerank_score: the second stage's, by which replies then stand in order; ``None`` without one.
     """
 
     text: str
@@ -43,6 +48,7 @@ class Reply:
     source: str
     row: int = -1
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    rerank_score: float | None = None
 
 
 class _Serving(NamedTuple):
@@ -65,9 +71,10 @@ class Responder:
         rules: what may be answered; a call may have others.
         calibrated: the threshold of rules that ask for the calibrated one.
         folder: where the index was read from; ``None`` where it was made in memory.
+        rerank: puts the best replies in an order of its own (:mod:`g2r_lightning.inference.rerank`).
 
     Raises:
-        G2RError: the rules do not fit the index.
+        G2RError: the rules do not fit the index, or the second stage cannot be read.
     """
 
     def __init__(
@@ -78,14 +85,24 @@ class Responder:
         rules: ReplyRules = ReplyRules(),
         calibrated: float | None = None,
         folder: Path | None = None,
+        rerank: Reranker | None = None,
     ) -> None:
         self.rules = rules
         self.folder = folder
+        self.rerank = rerank
         self._encoder_name: str | Path | None = None
         self._serving = self._prepared(_Serving(RuledIndex(index, calibrated), encoder, text))
+        if rerank is not None:
+            rerank.load()
 
     @classmethod
-    def load(cls, folder: str | Path, encoder: str | Path | None = None, rules: ReplyRules = ReplyRules()) -> Responder:
+    def load(
+        cls,
+        folder: str | Path,
+        encoder: str | Path | None = None,
+        rules: ReplyRules = ReplyRules(),
+        rerank: Reranker | None = None,
+    ) -> Responder:
         """Read an index folder, as ``fit`` writes it to ``runs/<name>/index``, and the changes that were made to it.
 
         Args:
@@ -93,15 +110,17 @@ class Responder:
             encoder: what encodes contexts: ``openvino`` or ``onnx`` for the export that lies in the index
                 (``export --format=openvino``), the folder of another export, or ``None`` for PyTorch.
             rules: what may be answered.
+            rerank: puts the best replies in an order of its own.
 
         Raises:
             G2RError: there is none, or it is damaged, or the export was made of another student, or the rules do not
-                fit the index.
+                fit the index, or the second stage cannot be read.
         """
         index = Path(folder).expanduser()
         read = _read(index, encoder, None)
-        responder = cls(read.searched.index, read.encoder, read.text, rules, read.searched.calibrated, index)
-        responder._encoder_name = encoder
+        responder = cls(read.searched.index, read.encoder, read.text, folder=index, rerank=rerank)
+        responder.rules, responder._encoder_name = rules, encoder
+        responder._serving = responder._prepared(read)
         return responder
 
     @property
@@ -176,11 +195,12 @@ class Responder:
             no_repeat: as ``where``.
             diversity: as ``where``; the replies stand in the order in which they are taken, not of their scores.
             threshold: as ``where``; an empty list is how the Responder abstains.
-            stopwatch: is told the seconds of each stage (``tokenise``, ``encode``, ``search``).
+            stopwatch: is told the seconds of each stage: ``tokenise``, ``encode``, ``search``, ``rerank`` (where there
+                is a second one).
 
         Raises:
-            ValueError: context or persona is no list of strings, the context is empty, a text is no valid Unicode, or a
-                rule is out of range or does not fit the index.
+            ValueError: context or persona is no list of strings, the context is empty, a text is no valid Unicode, k is
+                more than a second stage ranks, or a rule is out of range or does not fit the index.
             G2RError: the rules cannot be heeded: there is no calibrated threshold, a block list cannot be read.
         """
         return self.respond_all([context], k, persona, rules, where, no_repeat, diversity, threshold, stopwatch)[0]
@@ -218,6 +238,8 @@ class Responder:
         """
         if k < 1:
             raise ValueError(f"k={k}: at least 1 reply")
+        if self.rerank is not None:
+            self.rerank.check_k(k, "k")
         if personas is not None and len(personas) != len(contexts):
             raise ValueError(f"{len(personas)} personas of {len(contexts)} contexts: must be as many")
         examples = [_example(*both) for both in zip(contexts, personas or [persona] * len(contexts), strict=True)]
@@ -231,8 +253,8 @@ class Responder:
             ids, mask = pad([np.asarray(row, np.int32) for row in tokens], text.pad_id)
         with stage("encode"):
             encoded = encoder.encode_contexts(ids, mask)
-        with stage("search"):
-            found = searched.search(encoded, contexts, k, encoder.score, heeded)
+        second = None if self.rerank is None else self.rerank.stage_for(examples)
+        found = searched.search(encoded, contexts, k, encoder.score, heeded, second, stage)
         return [[_reply(searched, hit) for hit in hits] for hits in found]
 
     def _prepared(self, serving: _Serving) -> _Serving:
@@ -254,19 +276,21 @@ def _read(folder: Path, encoder: str | Path | None, known: _Serving | None) -> _
         """Read index, threshold and student, each again only where it may be another."""
         index = known.searched.index if known and isinstance(known.searched.index, LiveIndex) else None
         live, threshold = load_live(folder, index), calibrated_threshold(folder)
-        if known and live is index and threshold == known.searched.calibrated:
+        outdated = outdated_calibration(folder, live)
+        if known and live is index and (threshold, outdated) == (known.searched.calibrated, known.searched.outdated):
             return known
+        searched = RuledIndex(live, threshold, outdated)
         if known and index and live.base is index.base:
-            return _Serving(RuledIndex(live, threshold), known.encoder, known.text)
+            return _Serving(searched, known.encoder, known.text)
         student = load_indexed_student(folder) if encoder is None else load_for_index(folder, encoder)
-        return _Serving(RuledIndex(live, threshold), *student)
+        return _Serving(searched, *student)
 
     return consistently(folder, read)
 
 
 def _reply(searched: RuledIndex, hit: Hit) -> Reply:
     index, row = searched.index, hit.row
-    return Reply(index.texts[row], hit.score, index.sources[row], row, searched.metadata(row))
+    return Reply(index.texts[row], hit.score, index.sources[row], row, searched.metadata(row), hit.rerank_score)
 
 
 def _example(context: Sequence[str], persona: Sequence[str]) -> Example:

@@ -88,9 +88,10 @@ class ReplyRules:
         return replace(self, **changed) if changed else self
 
     def asked(self, wishes: Mapping[str, Any]) -> ReplyRules:
-        """Return these rules as a request wishes them, which may narrow what is answered and not widen it.
+        """Return these rules as a request wishes them.
 
-        A ``where`` of the request holds beside these rules' own; of the other rules, :data:`ASKED` may be set.
+        A ``where`` of the request holds beside these rules' own, and ``no_repeat`` looks back as far as either asks;
+        ``diversity`` and ``threshold`` are set as it says. What is blocked stays blocked.
 
         Raises:
             ValueError: a wish is no rule, or none that a request may set, or out of range.
@@ -102,6 +103,7 @@ class ReplyRules:
                 known = name in {field.name for field in fields(self)}
                 raise ValueError(f"rules.{name}: {'not for requests' if known else 'no such rule'}; {hint}")
         changed = replace(self, **wishes)
+        changed = replace(changed, no_repeat=max(self.no_repeat, changed.no_repeat))
         if self.where and changed.where and changed.where != self.where:
             return replace(changed, where=f"({self.where}) and ({changed.where})")
         return changed if changed.where else replace(changed, where=self.where)

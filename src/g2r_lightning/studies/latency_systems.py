@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError
@@ -14,6 +14,9 @@ from g2r_lightning.inference.stopwatch import Stopwatch
 from g2r_lightning.store.hashing import texts_hash
 from g2r_lightning.teacher import CausalTeacher, EncoderDecoderTeacher, Sampling, Teacher
 from g2r_lightning.teacher.generator import Generator
+
+if TYPE_CHECKING:
+    from g2r_lightning.inference.rerank import Reranker
 
 Decoding = Literal["greedy", "sampling", "beam"]
 BEAM = Sampling(
@@ -39,6 +42,13 @@ class StudentSystem:
     def answer(self, context: Sequence[str], stopwatch: Stopwatch) -> str:
         """Return the best reply."""
         return self._responder.respond(context, stopwatch=stopwatch)[0].text
+
+    def reranked(self, rerank: Reranker) -> StudentSystem:
+        """Return the same retriever with a second stage."""
+        first = self._responder
+        second = Responder(first.index, first.encoder, first.text, rerank=rerank)
+        name = f"{self.name} + {type(rerank).__name__.removesuffix('Reranker')} {rerank.n}"
+        return StudentSystem(name, second, {**self._about, "rerank": rerank.describe()})
 
     def describe(self) -> dict[str, Any]:
         """Return what makes its timings other ones."""

@@ -49,13 +49,14 @@ class Prior:
         return [found[text] for text in responses]
 
 
-def make_prior(name: str, pool: Sequence[Example], seed: int = 0) -> Prior | None:
+def make_prior(name: str, pool: Sequence[Example], seed: int = 0, setting: str = "scoring.prior") -> Prior | None:
     """Return the estimator that a configuration names.
 
     Args:
         name: ``empty``, ``contexts:k`` or ``none``.
         pool: where random contexts are drawn from, without replacement; order matters to the draw.
         seed: of the draw.
+        setting: the configuration key that holds the name, for errors.
 
     Raises:
         ConfigError: the name is none of these, or the pool has fewer than k examples.
@@ -64,9 +65,9 @@ def make_prior(name: str, pool: Sequence[Example], seed: int = 0) -> Prior | Non
         return None if name == "none" else Prior()
     kind, _, number = name.partition(":")
     if kind != "contexts" or not number.isdecimal() or int(number) < 1:
-        raise ConfigError(f"scoring.prior={name}: use none, empty, or contexts:k with k at least 1")
+        raise ConfigError(f"{setting}={name}: use none, empty, or contexts:k with k at least 1")
     if int(number) > len(pool):
-        raise ConfigError(f"scoring.prior={name}: there are only {len(pool)} contexts; lower k")
+        raise ConfigError(f"{setting}={name}: there are only {len(pool)} contexts; lower k")
     return Prior(tuple(random.Random(stable_seed(seed, ["prior"])).sample(list(pool), int(number))))
 
 
