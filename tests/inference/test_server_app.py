@@ -18,14 +18,16 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from starlette.testclient import TestClient
 
-from g2r_lightning.inference import Responder
+from g2r_lightning.inference import ReplyRules, Responder
+from g2r_lightning.inference.rerank import Reranker
+from g2r_lightning.inference.rules import ASKED
 from g2r_lightning.inference.server.answering import Answerer
 from g2r_lightning.inference.server.app import create_app
-from g2r_lightning.inference.server.openai_schema import ChatCompletion, Model, Models
+from g2r_lightning.inference.server.openai_schema import OTHERS, ChatCompletion, ChatRequest, Model, Models
 from g2r_lightning.inference.server.refusals import ErrorBody
-from g2r_lightning.inference.server.respond_api import RespondAnswer
+from g2r_lightning.inference.server.respond_api import RespondAnswer, Wishes
 from g2r_lightning.inference.server.settings import ServeSettings
-from tiny_server import TEXTS, client, tiny_responder, write_index
+from tiny_server import SOURCES, TEXTS, client, tiny_responder
 
 CHAT = "/v1/chat/completions"
 HI = [{"role": "user", "content": "hi"}]
@@ -152,7 +154,13 @@ def test_the_one_model(api):
         (b'{"messages": [{"role": "user", "content": "hi"}], "top_p": -Infinity}', "top_p: Input should be a finite"),
         (b'{"messages": [{"role": "user", "content": "\\ud83d"}]}', "the body is not JSON"),
         (b'{"messages": [{"role": "user", "content": "hi"}], "rules": {"\\ud83d": 1}}', "the body is not JSON"),
-        ({"messages": HI, "rules": {"block": ["x"]}}, 'this server knows no rule "block"'),
+        ({"messages": HI, "rules": {"block": ["x"]}}, "rules.block: no such field; there are where, no_repeat, diver"),
+        ({"messages": HI, "rules": {"where": "source ="}}, "where='source =', character 9: expected a value"),
+        ({"messages": HI, "rules": {"where": "sauce = x"}}, "no column 'sauce'; did you mean 'source'?"),
+        ({"messages": HI, "rules": {"threshold": "calibrated"}}, "was not calibrated on validation dialogues"),
+        ({"messages": HI, "persna": ["i sail"]}, "persna: no such field; did you mean 'persona'?"),
+        ({"messages": HI, "max_token": 3}, "max_token: no such field; did you mean 'max_tokens'?"),
+        ({"messages": HI, **{f"x{place}": 1 for place in range(40)}}, "40 unknown fields"),
         ({"messages": HI, "persona": [""]}, "persona[0]: is empty"),
         ({"messages": HI, "response_format": {"type": "json_object"}}, "replies are plain text"),
         ({"messages": HI, "tool_choice": "required"}, "this model calls no tools"),
@@ -198,7 +206,9 @@ def test_a_student_without_a_reply_says_the_fallback(other):
             response = api.post(CHAT, json={"messages": HI, "n": 3})
             (choice,) = ChatCompletion.model_validate_json(response.content).choices
             assert (choice.message.content, choice.finish_reason) == (fallback, "stop")
-            assert choice.g2r.model_dump() == {"score": None, "source": None, "abstained": True}
+            assert choice.g2r.model_dump() == {
+                "score": None, "source": None, "abstained": True, "rerank_score": None,
+            }  # fmt: skip
             assert response.headers["x-g2r-abstained"] == "true"
             streamed = events(api.post(CHAT, json={"messages": HI, "stream": True}))
             assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in streamed) == fallback
@@ -233,27 +243,79 @@ def test_respond_returns_the_best_with_scores_and_sources(api, bot):
         ({"context": ["hi"], "k": True}, "k: Input should be a valid integer"),
         ({"context": ["hi"], "k": 101}, "k=101: at most 100"),
         ({"context": ["hi"], "persona": "i love dog"}, "persona: Input should be a valid array"),
-        ({"context": ["hi"], "rules": {"where": "source=original"}}, 'this server knows no rule "where"'),
+        ({"context": ["hi"], "contxt": []}, "contxt: no such field; did you mean 'context'?"),
+        ({"contexts": ["hi"]}, "contexts: no such field; did you mean 'context'?"),
+        ({"context": ["hi"], "x" * 100_000: 1}, "no such field; there are context, k, persona, rules"),
+        ({"context": ["hi"], "rules": {"treshold": 1}}, "rules.treshold: no such field; did you mean 'threshold'?"),
+        ({"context": ["hi"], "rules": {"where": 3}}, "rules.where: Input should be a valid string"),
+        ({"context": ["hi"], "rules": {"where": "a = b and " * 500}}, "longer than 2000 characters"),
+        ({"context": ["hi"], "rules": {"where": "(" * 1500}}, "where="),
+        ({"context": ["hi"], "rules": {"diversity": 2}}, "rules.diversity: Input should be less than or equal to 1"),
+        ({"context": ["hi"], "rules": {"no_repeat": -1}}, "rules.no_repeat: Input should be greater than or equal"),
+        ({"context": ["hi"], "rules": {"threshold": "low"}}, "rules.threshold"),
+        ({"context": ["hi"], "rules": {"where": "sauce = x"}}, "no column 'sauce'; did you mean 'source'?"),
     ],
 )
 def test_contexts_that_are_refused(api, body, message):
     assert message in error(api.post("/respond", json=body), 400)["message"]
 
 
-def test_health_tells_of_an_index_that_is_gone_or_another(bot, tmp_path):
-    folder = write_index(tmp_path / "runs" / "seen" / "index", bot, "seen")
-    with client(Answerer(Responder.load(folder), folder)) as api:
-        ready = api.get("/health")
-        assert (ready.status_code, ready.json()) == (
-            200, {"status": "ok", "model": "seen", "responses": 6, "reason": None},
-        )  # fmt: skip
-        write_index(folder, bot, "seen")
-        assert "another index has taken the place" in api.get("/health").json()["reason"]
-        folder.rename(tmp_path / "away")
-        gone = api.get("/health")
-        assert (gone.status_code, gone.json()["status"]) == (503, "unavailable")
-        assert "folder of the index is gone" in gone.json()["reason"]
-        assert api.post("/respond", json={"context": ["hi"]}).status_code == 200
+def test_rules_of_a_request_hold_beside_the_servers_own(bot):
+    strict = Responder(bot.index, bot.encoder, bot.text, ReplyRules(block=("i love pizza",), no_repeat=1))
+
+    def said(api: Any, context: list[str], **rules: Any) -> set[str]:
+        response = api.post("/respond", json={"context": context, "k": 6, "rules": rules})
+        return {reply["text"] for reply in response.json()["replies"]}
+
+    with client(strict) as api:
+        approved = {text for text, source in zip(TEXTS, SOURCES, strict=True) if source == "approved"} - {TEXTS[2]}
+        assert said(api, ["hi"]) == set(TEXTS) - {TEXTS[2]}
+        assert said(api, ["hi"], where="source = approved") == approved
+        assert said(api, ["Yes!"], no_repeat=0) == set(TEXTS) - {TEXTS[2], "yes ."}
+        assert said(api, ["hi"], threshold=1e9) == set()
+        best = bot.respond(["hi"], 6)
+        assert said(api, ["hi"], threshold=best[1].score) <= {best[0].text, best[1].text}
+        varied = api.post("/respond", json={"context": ["hi"], "k": 3, "rules": {"diversity": 1}}).json()["replies"]
+        assert [one["text"] for one in varied] == [one.text for one in strict.respond(["hi"], 3, diversity=1.0)]
+        chat = api.post(CHAT, json={"messages": HI, "n": 6, "rules": {"where": "source = generated"}}).json()
+        assert [choice["message"]["content"] for choice in chat["choices"]] == ["no , never ."]
+        assert set(Wishes.model_fields) == set(ASKED)
+
+
+def test_a_second_stage_orders_and_shows_its_score(bot):
+    class Backwards(Reranker):
+        """Prefers what the student likes least."""
+
+        def load(self) -> None:
+            """Have nothing to read."""
+
+        def score(self, contexts: Any, responses: Any) -> list[list[float]]:
+            return [[float(place) for place in range(len(own))] for own in responses]
+
+        def describe(self) -> dict[str, Any]:
+            return {}
+
+    with client(Responder(bot.index, bot.encoder, bot.text, rerank=Backwards(4))) as api:
+        found = api.post("/respond", json={"context": ["hi"], "k": 4})
+        RespondAnswer.model_validate_json(found.content, strict=True)
+        best = bot.respond(["hi"], 4)
+        assert [(one["text"], one["rerank_score"]) for one in found.json()["replies"]] == [
+            (one.text, float(place)) for place, one in reversed(list(enumerate(best)))
+        ]
+        assert [one["score"] for one in found.json()["replies"]] == pytest.approx([one.score for one in best[::-1]])
+        chat = ChatCompletion.model_validate_json(api.post(CHAT, json={"messages": HI}).content, strict=True)
+        assert (chat.choices[0].message.content, chat.choices[0].g2r.rerank_score) == (best[3].text, 3.0)
+        assert "k=5: at most 4" in error(api.post("/respond", json={"context": ["hi"], "k": 5}), 400)["message"]
+        assert api.get("/v1/models").json()["data"][0]["g2r"]["max_k"] == 4
+        assert len(api.post("/respond", json={"context": ["hi"]}).json()["replies"]) == 4
+
+
+def test_every_field_of_openais_api_is_known_and_what_others_add_is_taken(api):
+    params = pytest.importorskip("openai.types.chat.completion_create_params")
+    theirs = set(params.CompletionCreateParamsBase.__annotations__) | {"stream"}
+    assert theirs <= {*OTHERS, *ChatRequest.model_fields}
+    extra = {"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1, "transforms": [], "safe_prompt": True}
+    assert api.post(CHAT, json={"messages": HI, **extra}).status_code == 200
 
 
 def test_metrics_count_requests_batches_and_sources(bot):

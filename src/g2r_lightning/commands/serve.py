@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from threading import Event
 
+from g2r_lightning.commands.second_stage import rerank_of, rules_of
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.extras import extra
@@ -35,9 +37,9 @@ def serve(arguments: Sequence[str]) -> None:
     from g2r_lightning.inference.server.app import create_app
     from g2r_lightning.inference.server.process import bound_socket, run_until_stopped
 
-    token = read_token(settings)
+    token, rerank = read_token(settings), rerank_of(cli, settings.k, "serve.k")
     with bound_socket(settings.host, settings.port) as listening:
-        responder = Responder.load(index, settings.encoder)
+        responder = Responder.load(index, settings.encoder, rules_of(cli), rerank)
         answerer = Answerer(responder, index, settings.name, settings.log_text)
         log.info("serving '%s' of %s: %d responses", answerer.name, index, answerer.responses)
         if token is None and not is_loopback(settings.host):
@@ -47,5 +49,6 @@ def serve(arguments: Sequence[str]) -> None:
                 settings.host,
                 TOKEN_VARIABLE,
             )
-        run_until_stopped(create_app(answerer, settings, token), listening, settings)
+        stopping = Event()
+        run_until_stopped(create_app(answerer, settings, token, stopping), listening, settings, stopping)
     log.info("stopped")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from threading import Event
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -35,13 +37,16 @@ class Health(BaseModel):
     reason: str | None = None
 
 
-def create_app(answerer: Answerer, settings: ServeSettings, token: str | None = None) -> ASGIApp:
+def create_app(
+    answerer: Answerer, settings: ServeSettings, token: str | None = None, stopping: Event | None = None
+) -> ASGIApp:
     """Return the server as an ASGI application.
 
     Args:
         answerer: student and index, loaded.
         settings: limits; where to listen is not its concern, but by which names it may be called is.
         token: bearer token that all but ``/`` and ``/health`` ask for.
+        stopping: is set when the server is about to stop, so that what comes is told.
     """
     service = Service(answerer, settings)
 
@@ -49,7 +54,11 @@ def create_app(answerer: Answerer, settings: ServeSettings, token: str | None = 
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         """Be warm before the first request, and let nobody wait after the last."""
         await service.batcher.run(answerer.warm_up)
+        following = asyncio.create_task(service.follow())
         yield
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
         service.batcher.close()
 
     api = FastAPI(
@@ -67,7 +76,7 @@ def create_app(answerer: Answerer, settings: ServeSettings, token: str | None = 
     for router in routers:
         api.include_router(router)
     _describe(api, token)
-    app: ASGIApp = Gate(Direct(api, routers), settings, service.metrics, token, PATHS)
+    app: ASGIApp = Gate(Direct(api, routers), settings, service.metrics, token, PATHS, stopping)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,

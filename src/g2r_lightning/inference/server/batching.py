@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from g2r_lightning.inference.server.answering import Answer, Ask
-from g2r_lightning.inference.server.refusals import RefusedError
+from g2r_lightning.inference.server.refusals import RefusedError, stopping
 
 Result = Answer | Exception
 
@@ -108,12 +108,12 @@ class Batcher:
         """Refuse what waits and what comes, and end the thread after its present pass."""
         self._closed = True
         while self._queue:
-            self._settle(self._queue.popleft(), RefusedError(503, "the server is stopping", "stopping"))
+            self._settle(self._queue.popleft(), stopping())
         self._work.put(None)
 
     def _refuse(self) -> None:
         if self._closed:
-            raise RefusedError(503, "the server is stopping", "stopping")
+            raise stopping()
         if len(self._queue) >= self.max_queue:
             raise RefusedError(
                 503, "too many requests are waiting; come again", "overloaded", headers={"retry-after": "1"}

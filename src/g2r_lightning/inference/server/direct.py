@@ -57,6 +57,6 @@ class Direct:
         try:
             request = model.model_validate_json((await receive())["body"])
         except ValidationError as error:
-            raise malformed_body(error.errors(include_url=False, include_input=False)) from None
+            raise malformed_body(error.errors(include_url=False, include_input=False), model) from None
         response = await endpoint(request)
         await response(scope, receive, send)

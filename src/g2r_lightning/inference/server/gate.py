@@ -6,11 +6,13 @@ body is read here, so that one that is too long, or never ends, is refused befor
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
 import traceback
 from collections.abc import Iterable
+from threading import Event
 from typing import Any
 
 import anyio
@@ -19,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from g2r_lightning.inference.server.limits import TokenBuckets, client_key
 from g2r_lightning.inference.server.metrics import ServerMetrics
-from g2r_lightning.inference.server.refusals import FAILED, RefusedError
+from g2r_lightning.inference.server.refusals import FAILED, RefusedError, stopping
 from g2r_lightning.inference.server.settings import ServeSettings, is_loopback
 
 log = logging.getLogger(__name__)
@@ -44,11 +46,19 @@ class Gate:
         metrics: told of every request.
         token: what clients must bring; ``None`` for nothing.
         routes: the paths that exist; what begins with one that ends in ``/`` is its.
+        stops: set when the server is about to stop.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: ServeSettings, metrics: ServerMetrics, token: str | None, routes: Iterable[str]
+        self,
+        app: ASGIApp,
+        settings: ServeSettings,
+        metrics: ServerMetrics,
+        token: str | None,
+        routes: Iterable[str],
+        stops: Event | None = None,
     ) -> None:
+        self._stopping = stops or Event()
         self._app, self._settings, self._metrics = app, settings, metrics
         self._token = None if token is None else f"Bearer {token}".encode()
         self._routes = tuple(routes)
@@ -66,6 +76,10 @@ class Gate:
             await self._app(scope, await self._checked(scope, receive), answer)
         except RefusedError as refusal:
             await refusal.response()(scope, receive, answer)
+        except asyncio.CancelledError:  # the time for running requests is over
+            if answer.status is not None or not self._stopping.is_set():
+                raise
+            await stopping().response()(scope, receive, answer)
         except Exception as error:  # a client hears of it, and the next one is served
             self._log_failure(error)
             if answer.status is None:
@@ -79,6 +93,8 @@ class Gate:
         Raises:
             RefusedError: one failed.
         """
+        if self._stopping.is_set():
+            raise stopping()
         headers = Headers(scope=scope)
         if self._hosts and _host_name(headers.get("host", "")) not in self._hosts:
             raise RefusedError(403, "this server is not called by that name (--serve.allowed_hosts)", "unknown_host")

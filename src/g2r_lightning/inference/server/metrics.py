@@ -46,9 +46,9 @@ class ServerMetrics:
         self._sources: set[str] = set()
         ProcessCollector(registry=self.registry)
 
-    def watch(self, responses: int, queue_depth: Callable[[], float]) -> None:
+    def watch(self, responses: Callable[[], float], queue_depth: Callable[[], float]) -> None:
         """Take what is read when Prometheus asks."""
-        self._size.set(responses)
+        self._size.set_function(responses)
         self._queue.set_function(queue_depth)
 
     def request(self, route: str, status: int, seconds: float) -> None:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from fastapi import APIRouter, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from g2r_lightning.inference.responder import Reply
 from g2r_lightning.inference.server.answering import Answer, Ask
 from g2r_lightning.inference.server.conversation import read_messages
 from g2r_lightning.inference.server.limits import check_k, check_texts
-from g2r_lightning.inference.server.openai_schema import ChatCompletion, ChatRequest, Model, Models
-from g2r_lightning.inference.server.refusals import JSON, RefusedError, documented
-from g2r_lightning.inference.server.respond_api import read_rules, to_json
+from g2r_lightning.inference.server.openai_schema import OTHERS, ChatCompletion, ChatRequest, Model, Models
+from g2r_lightning.inference.server.refusals import JSON, LONGEST_KEY, RefusedError, documented
+from g2r_lightning.inference.server.respond_api import read_rules, scored, to_json
 from g2r_lightning.inference.server.service import Service
 
 Fields = dict[str, Any]
+MOST_UNKNOWN = 32
+ALIKE = 0.85  # `top_k`, which others read, is not alike `top_p`; `max_token` is alike `max_tokens`
 
 
 class EventStream(StreamingResponse):
@@ -51,6 +55,7 @@ def openai_routes(service: Service) -> APIRouter:
     )
     async def chat_completions(request: ChatRequest) -> Response:
         """Return the best replies to a conversation."""
+        check_keys(request)
         _check_model(request.model, answerer.name)
         _check_wishes(request)
         k = request.n or 1
@@ -59,7 +64,7 @@ def openai_routes(service: Service) -> APIRouter:
         context, persona = read_messages(request.messages, settings)
         with_usage = not request.stream or bool(request.stream_options and request.stream_options.include_usage)
         persona = (*(request.persona or ()), *persona)
-        answer = await service.ask(Ask(context, k, persona, read_rules(request.rules), with_usage))
+        answer = await service.ask(Ask(context, k, persona, read_rules(request.rules, answerer), with_usage))
         common = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -73,19 +78,21 @@ def openai_routes(service: Service) -> APIRouter:
         told = {**common, "object": "chat.completion", "choices": choices, "usage": _usage(answer)}
         return Response(to_json(told), headers=headers, media_type=JSON)
 
-    facts = {"responses": answerer.responses, "persona": answerer.reads_persona, "max_k": settings.max_k}
-    model = {"id": answerer.name, "object": "model", "created": begun, "owned_by": "g2r_lightning", "g2r": facts}
+    def model() -> Fields:
+        """Return what there is to tell of the student; the index may have changed."""
+        facts = {"responses": answerer.responses, "persona": answerer.reads_persona, "max_k": settings.max_k}
+        return {"id": answerer.name, "object": "model", "created": begun, "owned_by": "g2r_lightning", "g2r": facts}
 
     @router.get("/models", response_model=Models, responses=documented())
     async def models() -> Response:
         """Return the one model."""
-        return Response(to_json({"object": "list", "data": [model]}), media_type=JSON)
+        return Response(to_json({"object": "list", "data": [model()]}), media_type=JSON)
 
     @router.get("/models/{name:path}", response_model=Model, responses=documented(404))
     async def one_model(name: str) -> Response:
         """Return the model of a name."""
         _check_model(name, answerer.name)
-        return Response(to_json(model), media_type=JSON)
+        return Response(to_json(model()), media_type=JSON)
 
     return router
 
@@ -127,10 +134,11 @@ def _said(answer: Answer, fallback: str) -> Sequence[Fields]:
     """Return text and origin of each choice. There is always one: clients read ``choices[0]`` without a look."""
     if not answer.replies:
         return [{"text": fallback, "retrieved": {"score": None, "source": None, "abstained": True}}]
-    return [
-        {"text": one.text, "retrieved": {"score": one.score, "source": one.source, "abstained": False}}
-        for one in answer.replies
-    ]
+    return [{"text": one.text, "retrieved": {**_origin(one), "abstained": False}} for one in answer.replies]
+
+
+def _origin(reply: Reply) -> Fields:
+    return {name: value for name, value in scored(reply).items() if name != "text"}
 
 
 def _choice(place: int, text: str, retrieved: Fields) -> Fields:
@@ -146,6 +154,23 @@ def _usage(answer: Answer) -> Fields:
 def _check_model(asked: str | None, name: str) -> None:
     if asked is not None and asked != name:
         raise RefusedError(404, f"there is no such model here; there is {name!r}", "model_not_found", "model")
+
+
+def check_keys(request: ChatRequest) -> None:
+    """Refuse a field that looks like one that is misspelt; others, which servers of other makers read, change nothing.
+
+    Raises:
+        RefusedError: 400, names it and the one that was probably meant; or there are too many.
+    """
+    unknown = [key for key in request.model_extra or () if key not in OTHERS]
+    if len(unknown) > MOST_UNKNOWN:
+        raise RefusedError(400, f"{len(unknown)} unknown fields; leave them out", "unknown_field")
+    known = [*ChatRequest.model_fields, *OTHERS]
+    for key in unknown:
+        nearest = get_close_matches(key[:LONGEST_KEY], known, 1, ALIKE)
+        if nearest:
+            told = f"{key[:LONGEST_KEY]}: no such field; did you mean '{nearest[0]}'?"
+            raise RefusedError(400, told, "unknown_field", key[:LONGEST_KEY])
 
 
 def _check_wishes(request: ChatRequest) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from g2r_lightning.inference.server.respond_api import Wishes
+
 Number = Annotated[float | None, Field(allow_inf_nan=False, description="Taken, and changes nothing.")]
 Whole = Annotated[int | None, Field(description="Taken, and changes nothing.")]
 
@@ -47,8 +49,19 @@ class ResponseFormat(Strict):
     type: str
 
 
+OTHERS = frozenset({
+    "audio", "function_call", "functions", "logit_bias", "logprobs", "metadata", "modalities", "moderation",
+    "parallel_tool_calls", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+    "reasoning_effort", "safety_identifier", "service_tier", "store", "tools", "top_logprobs", "verbosity",
+    "web_search_options",
+})  # fmt: skip
+"""Further fields of OpenAI's API, which change nothing."""
+
+
 class ChatRequest(Strict):
-    """A conversation to go on with."""
+    """A conversation to go on with; fields that are not here are taken, unless they look like one that is misspelt."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
 
     messages: Annotated[list[Message], Field(min_length=1)]
     model: Annotated[str | None, Field(description="The name of the run; this server has one.")] = None
@@ -67,7 +80,7 @@ class ChatRequest(Strict):
     response_format: ResponseFormat | None = None
     tool_choice: Annotated[Any, Field(description="No tool is ever called: one that must be is refused.")] = None
     persona: Annotated[list[str] | None, Field(description="Persona lines, beside those of the system message.")] = None
-    rules: Annotated[dict[str, Any] | None, Field(description="As in /respond.")] = None
+    rules: Annotated[Wishes | None, Field(description="As in /respond.")] = None
 
 
 class Retrieved(BaseModel):
@@ -76,6 +89,7 @@ class Retrieved(BaseModel):
     score: float | None
     source: str | None
     abstained: bool
+    rerank_score: Annotated[float | None, Field(description="The second stage's, which orders the replies.")] = None
 
 
 class ReplyMessage(BaseModel):

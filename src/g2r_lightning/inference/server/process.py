@@ -6,6 +6,7 @@ is warm, so whoever gets a connection gets an answer.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -22,6 +23,9 @@ from g2r_lightning.inference.server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FAREWELL_S = 0.5
+"""How long the server still listens after a signal, telling what comes that it stops: whoever is connected hears it."""
+
 KEEP_ALIVE_S = 75  # longer than clients keep an idle connection: they should be the ones to close it
 
 
@@ -53,15 +57,24 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_until_stopped(app: ASGIApp, listening: socket.socket, settings: ServeSettings) -> None:
+def run_until_stopped(
+    app: ASGIApp, listening: socket.socket, settings: ServeSettings, stopping: threading.Event
+) -> None:
     """Serve until SIGTERM or SIGINT, finish what runs, and return.
 
     Args:
         app: the application.
         listening: of :func:`bound_socket`.
         settings: limits.
+        stopping: the application's, set before it is stopped.
     """
-    config = uvicorn.Config(
+    gc.collect()
+    gc.freeze()  # a million texts are not looked through again at every full collection
+    Server(app, settings, stopping).run(sockets=[listening])
+
+
+def _config(app: ASGIApp, settings: ServeSettings) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         lifespan="on",
         ws="none",
@@ -74,13 +87,32 @@ def run_until_stopped(app: ASGIApp, listening: socket.socket, settings: ServeSet
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.stop_timeout,
     )
-    gc.collect()
-    gc.freeze()  # a million texts are not looked through again at every full collection
-    _Server(config).run(sockets=[listening])
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, which at its end would raise the signal again and die of it: stopping is no failure here."""
+class Server(uvicorn.Server):
+    """uvicorn's server with another end.
+
+    1. The signal is not raised again: stopping is no failure here.
+    2. For half a second it still listens, and answers what comes with 503; without that, whoever had just sent a
+       request over an open connection would see it cut.
+    3. Requests that run have ``stop_timeout`` seconds; those that are not done then are answered with 503 too.
+
+    Args:
+        app: the application.
+        settings: limits.
+        stopping: the application's, set at the beginning of the end.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings, stopping: threading.Event) -> None:
+        super().__init__(_config(app, settings))
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell what comes that the server stops, then stop."""
+        self._stopping.set()
+        if not self.force_exit:
+            await asyncio.sleep(FAREWELL_S)
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""

@@ -7,9 +7,10 @@ exceptions with our words. A message names the field and the remedy, and never r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
@@ -20,6 +21,8 @@ from g2r_lightning.errors import G2RError
 
 JSON = "application/json"
 TOLD_AT_ONCE = 3
+TOLD_OF = 20  # of so many places those that are told are chosen
+LONGEST_KEY = 60
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -55,6 +58,12 @@ class RefusedError(G2RError):
 FAILED = RefusedError(500, "the server failed; its log says where", "internal_error")
 
 
+def stopping() -> RefusedError:
+    """Return the refusal of a server that stops, a new one for each request."""
+    headers = {"connection": "close", "retry-after": "1"}
+    return RefusedError(503, "the server is stopping; come again", "stopping", headers=headers)
+
+
 class ErrorDetails(BaseModel):
     """What went wrong."""
 
@@ -74,7 +83,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the errors of a route for its description; those of the gate are every route's."""
     return {
         status: {"model": ErrorBody, "description": HTTPStatus(status).phrase}
-        for status in sorted({401, 403, 429, 500, *statuses})
+        for status in sorted({401, 403, 429, 500, 503, *statuses})
     }
 
 
@@ -102,26 +111,55 @@ def add_handlers(api: FastAPI) -> None:
         return RefusedError(error.status_code, message, code, headers=error.headers).response()
 
 
-def malformed_body(errors: Sequence[Any]) -> RefusedError:
+def malformed_body(errors: Sequence[Any], model: type[BaseModel] = ErrorBody) -> RefusedError:
     """Return the refusal of a body that does not fit, told by the first few places.
 
     Args:
         errors: pydantic's, without their ``input``: it is the user's text.
+        model: of the body; of a key that it has not, the nearest one that it has is told.
 
     >>> malformed_body([{"type": "missing", "loc": ("messages", 0, "role"), "msg": "Field required"}]).message
     'messages[0].role: Field required'
     """
     if errors and errors[0]["type"] == "json_invalid":
         return RefusedError(400, f"the body is not JSON: {errors[0]['ctx']['error']}", "invalid_json")
-    places = [_place(error["loc"]) for error in errors]
+    places = [_place(error["loc"]) for error in errors[:TOLD_OF]]
     told = dict.fromkeys(
-        f"{place}: {error['msg']}" if place else str(error["msg"]) for place, error in zip(places, errors, strict=True)
+        f"{place}: {_complaint(error, model)}" if place else str(error["msg"])
+        for place, error in zip(places, errors, strict=False)
     )
     message = "; ".join(list(told)[:TOLD_AT_ONCE]) + ("; ..." if len(told) > TOLD_AT_ONCE else "")
     return RefusedError(400, message, "invalid_request", places[0] or None if places else None)
 
 
+def misspelt(key: str, known: Iterable[str]) -> str:
+    """Return what is wrong with a key that nobody reads.
+
+    >>> misspelt("contxt", ["context", "k"]), misspelt("zzz", ["context", "k"])
+    ("no such field; did you mean 'context'?", 'no such field; there are context, k')
+    """
+    names = list(known)
+    nearest = get_close_matches(key[:LONGEST_KEY], names, 1)
+    return "no such field; " + (f"did you mean '{nearest[0]}'?" if nearest else f"there are {', '.join(names)}")
+
+
+def _complaint(error: Any, model: type[BaseModel]) -> str:
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"])
+    *path, key = error["loc"]
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = [kind for kind in get_args(field.annotation) if isinstance(kind, type)] if field else []
+        model = next((kind for kind in inner if issubclass(kind, BaseModel)), model)
+    return misspelt(str(key), model.model_fields)
+
+
 def _place(location: Sequence[int | str]) -> str:
     """Return the path of a field; what pydantic adds for the alternatives of a type is no part of it."""
-    parts = [part for part in location if part != "str" and not str(part).startswith(("list[", "nullable["))]
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
+    parts = [part for part in location if part not in _TYPES and not str(part).startswith(_ALTERNATIVES)]
+    named = [part if isinstance(part, int) else part[:LONGEST_KEY] for part in parts]  # a stranger's key has any length
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in named).removeprefix(".")
+
+
+_TYPES = ("str", "float", "constrained-float")
+_ALTERNATIVES = ("list[", "nullable[", "literal[")

@@ -3,36 +3,55 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from g2r_lightning.inference.server.answering import Ask
+from g2r_lightning.inference.responder import Reply
+from g2r_lightning.inference.rules import ReplyRules
+from g2r_lightning.inference.server.answering import Answerer, Ask
 from g2r_lightning.inference.server.limits import check_k, check_texts
 from g2r_lightning.inference.server.refusals import JSON, RefusedError, documented
 from g2r_lightning.inference.server.service import Service
 
 
+class Wishes(BaseModel):
+    """What the replies to one request must comply with, beside the server's own rules; see docs/replies.md."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    where: Annotated[str | None, Field(description="A condition over the index's columns: `source = original`.")] = None
+    no_repeat: Annotated[
+        int | None, Field(ge=0, le=1_000_000, description="Nothing that was said in so many of the last turns.")
+    ] = None
+    diversity: Annotated[float | None, Field(ge=0, le=1, description="0: the best; 1: the most varied.")] = None
+    threshold: Annotated[
+        Annotated[float, Field(allow_inf_nan=False)] | Literal["calibrated"] | None,
+        Field(description="Nothing that scores less."),
+    ] = None
+
+
 class RespondRequest(BaseModel):
     """What to answer."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     context: Annotated[list[str], Field(min_length=1, description="Utterances so far, oldest first.")]
     k: Annotated[int | None, Field(ge=1, description="How many replies; the server has a default.")] = None
     persona: Annotated[
         list[str], Field(description="Lines about the one who answers, for students that read them.")
     ] = []
-    rules: Annotated[dict[str, Any] | None, Field(description="What replies must comply with.")] = None
+    rules: Annotated[Wishes | None, Field(description="What replies must comply with.")] = None
 
 
 class ScoredReply(BaseModel):
     """One reply. Scores are comparable within one index only; higher is better."""
 
     text: str
-    score: float
+    score: Annotated[float, Field(description="The student's.")]
     source: str
+    rerank_score: Annotated[float | None, Field(description="The second stage's, which orders the replies.")] = None
 
 
 class RespondAnswer(BaseModel):
@@ -55,11 +74,11 @@ def respond_routes(service: Service) -> APIRouter:
         check_texts(request.persona, "persona", settings)
         k = settings.k if request.k is None else request.k
         check_k(k, "k", settings)
-        ask = Ask(tuple(request.context), k, tuple(request.persona), read_rules(request.rules))
+        ask = Ask(tuple(request.context), k, tuple(request.persona), read_rules(request.rules, service.answerer))
         replies = (await service.ask(ask)).replies
         told = {
             "model": service.answerer.name,
-            "replies": [{"text": one.text, "score": one.score, "source": one.source} for one in replies],
+            "replies": [scored(one) for one in replies],
             "abstained": not replies,
         }
         return Response(to_json(told), media_type=JSON)
@@ -67,20 +86,25 @@ def respond_routes(service: Service) -> APIRouter:
     return router
 
 
-def read_rules(rules: dict[str, Any] | None) -> Any:
-    """Return the rules of a request as :meth:`Responder.respond_all` takes them, ``None`` for none.
+def scored(reply: Reply) -> dict[str, Any]:
+    """Return a reply as :class:`ScoredReply` has it."""
+    second = {} if reply.rerank_score is None else {"rerank_score": reply.rerank_score}
+    return {"text": reply.text, "score": reply.score, **second, "source": reply.source}
 
-    The one place that knows them: what this returns travels in :class:`Ask`, joins equal ones to one pass, and reaches
-    the Responder as ``rules=``.
+
+def read_rules(wishes: Wishes | None, answerer: Answerer) -> ReplyRules | None:
+    """Return the rules of a request, ``None`` where it has none.
 
     Raises:
-        RefusedError: the Responder knows no such rule; today it knows none.
+        RefusedError: 400, a condition cannot be read.
     """
-    if not rules:
+    given = {} if wishes is None else wishes.model_dump(exclude_none=True)
+    if not given:
         return None
-    raise RefusedError(
-        400, f"rules: this server knows no rule {json.dumps(next(iter(rules)))}", "unknown_rule", "rules"
-    )
+    try:
+        return answerer.responder.rules.asked(given)
+    except ValueError as error:
+        raise RefusedError(400, str(error), "invalid_rule", "rules") from error
 
 
 def to_json(value: Any) -> bytes:

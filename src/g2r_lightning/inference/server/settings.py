@@ -43,6 +43,8 @@ class ServeSettings:
         max_queue: requests that may wait; what comes then is told to come again.
         max_connections: open at a time.
         timeout: seconds until a request is given up, and for a body to arrive.
+        reload: seconds between looks at the index's folder: what was added, removed, folded in or built anew is taken
+            up without losing a request. 0 never looks.
         stop_timeout: seconds for running requests after SIGTERM or SIGINT.
         rate: requests per second of one client in the long run; 0 for no limit.
         burst: requests that one client may send at once.
@@ -70,6 +72,7 @@ class ServeSettings:
     max_queue: PositiveInt = 256
     max_connections: PositiveInt = 1_000
     timeout: PositiveFloat = 10.0
+    reload: NonNegativeFloat = 2.0
     stop_timeout: PositiveInt = 10
     rate: NonNegativeFloat = 50.0
     burst: PositiveInt = 100
