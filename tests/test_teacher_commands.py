@@ -170,6 +170,20 @@ def test_estimate_writes_nothing(here: Path, whole: dict[str, Any], capsys: pyte
     assert not (here / "whole/scores/other").exists()
 
 
+def test_an_estimate_of_scoring_looks_at_the_whole_store(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first shard of these holds the short ones alone."""
+    turns = [["hi", "yes"]] * SHARD + [["hi", "music " * 30]] * SHARD
+    Path("uneven.jsonl").write_text("".join(json.dumps({"turns": own}) + "\n" for own in turns))
+    reader = "{class_path: g2r_lightning.dialogue.readers.JsonlReader, init_args: {path: uneven.jsonl}}"
+    flags = [f"--data.train=[{reader}]", "--decodings=[{num_replies: 1, max_tokens: 4}]", "--scoring.prior=none"]
+    assert run("generate", "uneven", *flags) == 0
+    capsys.readouterr()
+    assert run("score", "uneven", *flags, "--estimate=true") == 0
+    told = next(line for line in capsys.readouterr().out.splitlines() if " reply tokens  " in line)
+    assert run("score", "uneven", *flags) == 0
+    assert told.split("│")[2].strip() == str(CandidateStore("uneven").scores("tiny").num_tokens.sum())
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

@@ -3,6 +3,8 @@ from __future__ import annotations
 import builtins
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -227,6 +229,26 @@ def test_what_cannot_pass_fails_at_once(status: int, named: str, monkeypatch: py
         assert "secret-of-mine" not in str(caught.value)
         assert set(chat.keys) == {"Bearer secret-of-mine"}
     assert [last_turn(body) for body in chat.requests].count("turn 3") == 1
+
+
+NOBODY_WAITS = """
+import time
+from g2r_lightning.teacher.endpoint import side_by_side
+
+def work(job):
+    time.sleep(200 * job)
+    raise OSError("no answer")
+
+try:
+    list(side_by_side(work, [1, 0, 1], 2))
+except OSError as error:
+    print(error)
+"""
+
+
+def test_after_a_failure_the_process_ends_without_the_answers_under_way() -> None:
+    words = [sys.executable, "-c", NOBODY_WAITS]
+    assert subprocess.run(words, capture_output=True, text=True, timeout=100, check=True).stdout == "no answer\n"
 
 
 def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:

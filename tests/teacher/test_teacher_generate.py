@@ -137,6 +137,9 @@ def test_a_reply_does_not_repeat_its_context(
         ({"no_repeat_ngram": -1}, "no_repeat_ngram=-1"),
         ({"method": "diverse_beam", "num_groups": 3}, "num_groups=3"),
         ({"method": "diverse_beam", "diversity": -0.1}, "diversity=-0.1"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"method": "diverse_beam", "diversity": float("nan")}, "diversity=nan"),
+        ({"method": "beam", "length_penalty": float("inf")}, "length_penalty=inf"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, Any], named: str) -> None:
@@ -171,6 +174,20 @@ def test_a_reply_depends_on_its_context_its_number_and_the_seed_alone(
     assert [own[:4] for own in more] == whole[:2]
     assert len({reply.text for own in whole for reply in own}) > 9
     assert {reply.finished for own in whole for reply in own} <= {True, False}
+
+
+@pytest.mark.parametrize("family", PAIR)
+def test_rounding_hardly_ever_changes_a_reply(
+    family: str, teacher_of: Callable[..., Any], examples: list[Example]
+) -> None:
+    """In float32 another batch size gives at least 99.9% of the same replies."""
+    sampling = Sampling(num_replies=5, max_tokens=8, top_p=0.9)
+    many = [replace(examples[i % 3], id=f"t:{i}:1", context=examples[i % 3].context[i % 2 :]) for i in range(200)]
+    large, small = (
+        teacher_of(family, dtype="float32", rows_per_batch=rows).generate(many, sampling, seed=1) for rows in (256, 35)
+    )
+    pairs = [(a, b) for own, other in zip(large, small, strict=True) for a, b in zip(own, other, strict=True)]
+    assert sum(a == b for a, b in pairs) >= 0.999 * len(pairs)
 
 
 @pytest.mark.usefixtures("ids_as_text")

@@ -124,6 +124,21 @@ def test_a_thinking_block_before_replies_belongs_to_the_context(tmp_path: Path) 
     assert text(template, template.response_ids("fine")) == "fine<|end|>"
 
 
+DATED = "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% endif %}Today: {{ day }}\n" + CHAT
+
+
+def test_a_date_in_a_chat_template_is_the_same_every_day(tmp_path: Path) -> None:
+    template = ChatTemplate(history=1).bind(llama(tmp_path, DATED)[1])
+    read = text(template, template.context_ids(TALK))
+    assert read == "Today: 26 Jul 2024\n<|user|>\nhow are you?<|end|>\n<|assistant|>\n"
+
+
+def test_another_chat_template_of_the_same_tokenizer_is_another_template(tmp_path: Path) -> None:
+    told = [ChatTemplate().bind(llama(tmp_path, chat)[1]).describe_tokenizer() for chat in (CHAT, THINKING, CHAT)]
+    assert told[0] == told[2] != told[1]
+    assert set(told[0]) == {"chat_template_hash"}
+
+
 def test_a_long_chat_loses_its_oldest_messages_then_the_head_of_the_last(tmp_path: Path) -> None:
     tokenizer = llama_chat(tmp_path)[1]
     long = Example("t:a:3", ("music " * 30, "hi there", "one two three four"), "x")

@@ -27,7 +27,7 @@ class Tally:
     def __init__(self) -> None:
         self.replies = self.tokens = 0
 
-    def __call__(self, contexts: int, replies: int, tokens: int) -> None:  # noqa: ARG002 - what all watchers are told  # noqa: ARG002 - what all watchers are told
+    def __call__(self, contexts: int, replies: int, tokens: int) -> None:  # noqa: ARG002 - what all watchers are told
         """Add."""
         self.replies += replies
         self.tokens += tokens
@@ -46,17 +46,15 @@ def estimate_pass(
     examples: Sequence[Example],
     run: Callable[[Sequence[Example]], Any],
     schema: pa.Schema,
-    whole: int | None = None,
 ) -> None:
     """Time a few batches, and print examples, tokens, expected hours and size of the store; nothing is written.
 
     Args:
         command: named in the heading.
         generator: whose pass it is; moves to a GPU where there is one.
-        examples: of the pass, or a fair part of them.
+        examples: of the whole pass.
         run: does the work for some examples and returns the rows of the store.
         schema: of these rows.
-        whole: number of contexts of the pass; that of ``examples`` by default.
     """
     if isinstance(generator, Teacher):
         generator.to("cuda" if _cuda() else "cpu")
@@ -68,7 +66,7 @@ def estimate_pass(
     seconds = time.perf_counter() - begun
     file = io.BytesIO()
     pq.write_table(rows_to_table(rows, schema), file, compression="zstd")
-    count = len(examples) if whole is None else whole
+    count = len(examples)
     factor = count / len(some)
     table = Table(title=f"{command}: estimate from {len(some)} contexts, {seconds:.1f} s on one device")
     table.add_column("")

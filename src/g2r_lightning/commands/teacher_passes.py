@@ -115,15 +115,19 @@ def score(arguments: Sequence[str]) -> None:
         return [(examples[own.example_id], [c.response for c in own.candidates]) for own in store.shard(index)]
 
     if cli.config.estimate:
-        candidates = {example.id: texts for example, texts in members(0)}
-        some = [examples[key] for key in candidates]
+        responses = store.table(["response"])["response"]
+
+        def own(example: Example) -> list[str]:
+            """Return the candidates of one example, wherever it stands in the store."""
+            rows = store.rows[example.id]
+            return [str(text) for text in responses.slice(rows.start, len(rows)).to_pylist()]
+
         estimate_pass(
             "score",
             teacher,
-            some,
-            lambda few: score_rows(teacher, [(e, candidates[e.id]) for e in few], prior),
+            list(examples.values()),
+            lambda some: score_rows(teacher, [(example, own(example)) for example in some], prior),
             SCORE_SCHEMA,
-            whole=store.candidates.num_examples,
         )
         return
     told = None if prior is None else store.likelihoods_like(plan)

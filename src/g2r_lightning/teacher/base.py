@@ -342,6 +342,7 @@ class Teacher(Generator):
         return {
             "tokenizer": type(self.tokenizer).__name__,
             "tokenizer_size": len(self.tokenizer),
+            **self.template.describe_tokenizer(),
             **self.template.describe(),
         }
 

@@ -12,11 +12,17 @@ from typing import Any
 from g2r_lightning.dialogue.context import KnowledgeLines, PersonaLines
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError
+from g2r_lightning.store.hashing import texts_hash
 from g2r_lightning.teacher.template import TurnTemplate
 
 Message = dict[str, str]
 _USER: Message = {"role": "user", "content": "question"}
 _REPLY = "reply"
+_DAY = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%a": "Fri", "%A": "Friday"}
+_DAY |= {"%H": "12", "%M": "00", "%S": "00", "%F": "2024-07-26"}
+_REPLACED = "".join(f"|replace('{code}','{text}')" for code, text in _DAY.items())
+_PINNED = "{% macro strftime_now(form) %}{{ form" + _REPLACED + " }}{% endmacro %}"
+"""Put before templates that write the date (Llama 3's default day): a pass of several days reads the same tokens."""
 
 
 class ChatTemplate(TurnTemplate):
@@ -35,6 +41,9 @@ class ChatTemplate(TurnTemplate):
         max_response_tokens: most tokens of a response.
         system: first lines of the system message; none without them and without notes.
     """
+
+    rendering: str
+    """The tokenizer's chat template, its date pinned."""
 
     opening: str
     """What the template writes between its generation prompt and a reply, blanks aside."""
@@ -73,6 +82,8 @@ class ChatTemplate(TurnTemplate):
             )
         bound = super().bind(tokenizer)
         assert isinstance(bound, ChatTemplate)
+        text = str(tokenizer.get_chat_template())
+        bound.rendering = _PINNED + text if "strftime_now" in text else text
         bound._look_around_a_reply()
         bound.system_role = bound._renders([{"role": "system", "content": "rules"}, _USER])
         bound.user_first = not bound._renders([{"role": "assistant", "content": _REPLY}, _USER])
@@ -100,6 +111,10 @@ class ChatTemplate(TurnTemplate):
     def describe(self) -> dict[str, str | int]:
         """Return the settings, the system text among them."""
         return {**super().describe(), "system": self.system}
+
+    def describe_tokenizer(self) -> dict[str, str]:
+        """Return a hash of the tokenizer's chat template."""
+        return {"chat_template_hash": texts_hash([[self.rendering]])}
 
     def _context(self, notes: list[str], turns: list[str]) -> list[int]:
         roles = ["user" if place % 2 == 0 else "assistant" for place in range(len(turns))][::-1]
@@ -160,7 +175,11 @@ class ChatTemplate(TurnTemplate):
         return self._ids(whole)[: len(parts)] == parts
 
     def _render(self, messages: list[Message], prompt: bool = False) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+        return str(
+            self.tokenizer.apply_chat_template(
+                messages, chat_template=self.rendering, tokenize=False, add_generation_prompt=prompt
+            )
+        )
 
     def _renders(self, messages: list[Message]) -> bool:
         """Whether the template takes these roles; templates refuse by raising a Jinja error, and may drop a message."""

@@ -13,11 +13,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from itertools import islice
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from g2r_lightning.dialogue.context import ContextFormat, KnowledgeLines, PersonaLines
@@ -30,6 +33,8 @@ from g2r_lightning.teacher.sampling import Sampling
 from g2r_lightning.teacher.template import fold
 
 Message = dict[str, str]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 NO_KEY = "none"
 """What local servers are told, which ask for no key."""
@@ -126,20 +131,15 @@ class EndpointTeacher(Generator):
         each = sampling.num_replies if self.ask_n else 1
         _ = self._client  # made here, once, and where it cannot be, refused here
         jobs = [(row, first) for row in range(len(contexts)) for first in range(0, sampling.num_replies, each)]
-        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="endpoint")
-        try:
-            asked = {
-                pool.submit(self._replies, contexts[row], first, each, settings, seed): (row, first)
-                for row, first in jobs
-            }
-            for answer in as_completed(asked):
-                texts = answer.result()
-                self.progress(int(asked[answer][1] == 0), len(texts), sum(text.num_tokens for text in texts))
-        finally:  # after a failure nobody wants the answers under way
-            pool.shutdown(wait=False, cancel_futures=True)
+        answers: dict[tuple[int, int], list[WrittenText]] = {}
+        for (row, first), texts in side_by_side(
+            lambda job: self._replies(contexts[job[0]], job[1], each, settings, seed), jobs, self.concurrency
+        ):
+            answers[row, first] = texts
+            self.progress(int(first == 0), len(texts), sum(text.num_tokens for text in texts))
         replies: list[list[WrittenText]] = [[] for _ in contexts]
-        for answer, (row, _) in asked.items():
-            replies[row] += answer.result()
+        for row, first in jobs:
+            replies[row] += answers[row, first]
         return replies
 
     def describe(self) -> dict[str, str | None]:
@@ -261,6 +261,47 @@ class EndpointTeacher(Generator):
             f"{where}: given up after {self.max_retries} retries: when the server answers again, run the same command "
             "again, finished shards are kept; teacher.init_args.max_retries and timeout_s allow for more"
         )
+
+
+def side_by_side(work: Callable[[Job], Result], jobs: Sequence[Job], threads: int) -> Iterator[tuple[Job, Result]]:
+    """Do jobs in threads, and yield each with its result as it is ready.
+
+    The first failure ends it, and so does Ctrl-C. What is under way then is waited for neither here nor at the end of
+    the process, as a pool of threads would: a request may take its time-out as often as it is tried again.
+
+    Args:
+        work: does one job.
+        jobs: begun in this order.
+        threads: at a time.
+
+    Raises:
+        Exception: what a job raised.
+    """
+    left, ready = iter(jobs), SimpleQueue[tuple[Job, Future[Result]]]()
+    lock, stopped = Lock(), Event()
+
+    def loop() -> None:
+        """Do one job after the other."""
+        while not stopped.is_set():
+            with lock:
+                found = list(islice(left, 1))
+            if not found:
+                return
+            result: Future[Result] = Future()
+            try:
+                result.set_result(work(found[0]))
+            except BaseException as error:  # raised where the result is asked for
+                result.set_exception(error)
+            ready.put((found[0], result))
+
+    for number in range(min(threads, len(jobs))):
+        Thread(target=loop, name=f"endpoint-{number}", daemon=True).start()
+    try:
+        for _ in jobs:
+            job, done = ready.get()
+            yield job, done.result()
+    finally:
+        stopped.set()
 
 
 def request_settings(sampling: Sampling) -> dict[str, Any]:

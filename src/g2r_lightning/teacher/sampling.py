@@ -6,6 +6,7 @@ aside: what :class:`Sampling` says is all that happens, so that a manifest tells
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -75,6 +76,9 @@ class Sampling:
             raise ConfigError(f"sampling.diversity={self.diversity}: at least 0")
         if self.temperature <= 0:
             raise ConfigError(f"sampling.temperature={self.temperature}: must be above 0; top_k=1 is the greedy choice")
+        for name in ("temperature", "diversity", "length_penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"sampling.{name}={getattr(self, name)}: use a finite number")
         for name in ("top_k", "no_repeat_ngram", "no_context_ngram"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"sampling.{name}={getattr(self, name)}: 0 switches it off, otherwise at least 1")

@@ -125,6 +125,10 @@ class TurnTemplate(ABC):
             "max_response_tokens": self.max_response_tokens,
         }
 
+    def describe_tokenizer(self) -> dict[str, str]:
+        """Return what a manifest says, beside the settings, of a convention that comes with the tokenizer."""
+        return {}
+
     def notes_and_turns(self, example: Example) -> tuple[list[str], list[str]]:
         """Return the persona and knowledge lines, and the last utterances, each oldest first."""
         lines = self.format.lines(example)
