@@ -19,6 +19,7 @@ from g2r_lightning.store import (
     CANDIDATE_SCHEMA,
     SCORE_SCHEMA,
     CandidateStore,
+    ScoreRow,
     ShardWriter,
     candidate_plan,
     candidates_folder,
@@ -28,7 +29,7 @@ from g2r_lightning.store import (
 )
 from g2r_lightning.store.convert import rows_hash
 from g2r_lightning.store.hashing import texts_hash
-from g2r_lightning.teacher import Sampling, make_prior
+from g2r_lightning.teacher import Prior, Sampling, Teacher, make_prior
 from g2r_lightning.teacher.generator import Generator
 from g2r_lightning.teacher.passes import GenerationReport, Writing, check_writing, generate_rows, score_rows
 from g2r_lightning.teacher.summary import generation_summary, scoring_summary
@@ -115,20 +116,7 @@ def score(arguments: Sequence[str]) -> None:
         return [(examples[own.example_id], [c.response for c in own.candidates]) for own in store.shard(index)]
 
     if cli.config.estimate:
-        responses = store.table(["response"])["response"]
-
-        def own(example: Example) -> list[str]:
-            """Return the candidates of one example, wherever it stands in the store."""
-            rows = store.rows[example.id]
-            return [str(text) for text in responses.slice(rows.start, len(rows)).to_pylist()]
-
-        estimate_pass(
-            "score",
-            teacher,
-            list(examples.values()),
-            lambda some: score_rows(teacher, [(example, own(example)) for example in some], prior),
-            SCORE_SCHEMA,
-        )
+        estimate_scoring(teacher, store, list(examples.values()), prior)
         return
     told = None if prior is None else store.likelihoods_like(plan)
     if told is not None:
@@ -144,6 +132,26 @@ def score(arguments: Sequence[str]) -> None:
         manifest = writer.finish()
         log.info("%s: %d candidates scored", writer.folder, manifest.num_rows)
         scoring_summary(store, settings.name)
+
+
+def estimate_scoring(teacher: Teacher, store: CandidateStore, examples: Sequence[Example], prior: Prior | None) -> None:
+    """Tell what scoring a store will take, by contexts of every length from all of it.
+
+    Args:
+        teacher: scores.
+        store: holds the candidates.
+        examples: those of the store, in any order.
+        prior: estimates log P(r), if anything.
+    """
+    responses = store.table(["response"])["response"]
+
+    def scored(some: Sequence[Example]) -> list[ScoreRow]:
+        """Return the scores of some examples, wherever they stand in the store."""
+        places = [store.rows[example.id] for example in some]
+        texts = [responses.slice(rows.start, len(rows)).to_pylist() for rows in places]
+        return score_rows(teacher, list(zip(some, texts, strict=True)), prior)
+
+    estimate_pass("score", teacher, examples, scored, SCORE_SCHEMA)
 
 
 def shown(generator: Generator, examples: Sequence[Example]) -> dict[str, Any]:
