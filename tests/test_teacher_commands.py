@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -64,11 +65,11 @@ def run(command: str, store: str, *flags: str) -> int:
     return main([command, "-c", "x.yaml", f"--store={store}", *flags, f"--shard_size={SHARD}"])
 
 
-def start(folder: Path, command: str, store: str, *flags: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, command: str, store: str, *flags: str, **variables: str) -> subprocess.Popen[bytes]:
     """Start a command as a process of its own; what it says goes to ``<store>.log``."""
     words = [sys.executable, "-m", "g2r_lightning", command, "-c", "x.yaml", f"--store={store}", *flags]
     words.append(f"--shard_size={SHARD}")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables}
     with (folder / f"{store}.log").open("ab") as log:
         return subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
 
@@ -117,6 +118,17 @@ def test_two_processes_make_the_same_store(workplace: Path, whole: dict[str, Any
         process = start(workplace, command, "two", "--trainer.devices=2", "--trainer.strategy=ddp")
         assert process.wait(timeout=240) == 0, (workplace / "two.log").read_text()
     assert content(workplace / "two") == whole
+
+
+def test_two_nodes_make_the_same_store(workplace: Path, whole: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = str(listening.getsockname()[1])
+    flags = ("--trainer.devices=1", "--trainer.num_nodes=2", "--trainer.strategy=ddp")
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    nodes = [start(workplace, "generate", "nodes", *flags, NODE_RANK=str(rank), **place) for rank in range(2)]
+    assert [node.wait(timeout=240) for node in nodes] == [0, 0], (workplace / "nodes.log").read_text()
+    candidates = {name: held for name, held in whole.items() if name.startswith("candidates/")}
+    assert content(workplace / "nodes") == candidates
 
 
 def test_another_prior_of_the_same_teacher_reads_no_context_again(

@@ -118,6 +118,26 @@ def test_batches_order_and_padding_change_nothing(
         assert [total for total, _ in other] == pytest.approx([total for total, _ in flat], abs=2e-4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_context_is_read_once_for_all_its_candidates(family: str, teacher_of: Callable[..., Any]) -> None:
+    teacher = teacher_of(family)
+    example = Example("t:a:1", ("do you like music?", "yes i do", "how are you doing today?"), "i am fine, thanks.")
+    candidates = ["that's great!", "music", "yes", "no", "jazz", "fine"]
+    alone = len(teacher.template.context_ids(example))
+    reader = teacher.model.get_encoder() if family in ENCODER_DECODERS else teacher.model
+    read: list[int] = []
+    counting = reader.register_forward_pre_hook(
+        lambda _, args, given: read.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    teacher.log_likelihood([example], [candidates])
+    counting.remove()
+    if family in ENCODER_DECODERS:
+        assert read == [alone]
+        return
+    longest = max(len(teacher.template.response_ids(text)) for text in candidates)
+    assert alone < sum(read) <= alone + len(candidates) * longest  # the candidates' own tokens, padded to the longest
+
+
 @pytest.mark.parametrize("family", ["bart", "gpt2"])
 def test_the_end_token_is_scored(family: str, teacher_of: Callable[..., Any], examples: list[Example]) -> None:
     teacher = teacher_of(family)
