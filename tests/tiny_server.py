@@ -21,17 +21,17 @@ from g2r_lightning.inference import Responder
 from g2r_lightning.inference.server.answering import Answerer
 from g2r_lightning.inference.server.app import create_app
 from g2r_lightning.inference.server.settings import ServeSettings
-from g2r_lightning.student import BiEncoder, StudentText
+from g2r_lightning.student import BiEncoder, StudentEncoder, StudentText
 
 TEXTS = ["yes .", "no , never .", "i love pizza", "hello , how are you ?", "what a sad movie !", "😀"]
 SOURCES = ["original", "generated", *["approved"] * 4]
 
 
-def tiny_responder(encoder_folder: Path, persona: Any = "none") -> Responder:
+def tiny_responder(encoder_folder: Path, persona: Any = "none", kind: type[StudentEncoder] = BiEncoder) -> Responder:
     """Return a student with random weights and its index."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        encoder = BiEncoder(str(encoder_folder)).eval()
+        encoder = kind(str(encoder_folder)).eval()
     text = StudentText(max_context_tokens=24, persona=persona).bind(str(encoder_folder))
     rows = [torch.tensor(ids).numpy() for ids in text.encode_responses(TEXTS)]
     vectors = encode_rows(encoder.encode_responses, rows, text.pad_id, torch.device("cpu"))

@@ -132,12 +132,15 @@ def test_the_faster_screen_is_taken_and_both_times_are_told(drawn, monkeypatch):
     without.prepare(16)
     assert without.told()["screen"] == {"name": "float32", "why": "the CPU has no bfloat16 products"}
     monkeypatch.setattr(poly_search, "cpu_multiplies_bf16", lambda: True)
-    times = iter([((torch.zeros(1), torch.ones(1)), 5.0), ((torch.zeros(1), torch.ones(1)), 2.0)])
-    monkeypatch.setattr(poly_search, "_timed", lambda *_: next(times))
-    quick = CodeSearch(vectors)
-    quick.prepare(16)
-    assert quick.chosen == {"name": "bfloat16", "why": "measured", "float32_ms": 5.0, "bfloat16_ms": 2.0}
-    assert quick._screen.dtype == torch.bfloat16
+    monkeypatch.setattr(poly_search, "SAMPLE", 50)
+    for times, name in (([5.0, 2.0], "bfloat16"), ([2.0, 5.0], "float32")):
+        monkeypatch.setattr(poly_search, "_fastest", lambda *_, times=times: times)
+        quick = CodeSearch(vectors)
+        quick.prepare(16)
+        told = {"float32_ms": times[0], "bfloat16_ms": times[1], "of_responses": 50}
+        assert quick.chosen == {"name": name, "why": "measured", **told}
+        assert quick._screen.dtype == SCREENS[name]
+        assert len(quick._screen.vectors) == len(vectors)
     monkeypatch.undo()
     monkeypatch.setattr(poly_search, "SMALL", 1)
     monkeypatch.setattr(poly_search, "cpu_multiplies_bf16", lambda: True)
@@ -145,6 +148,14 @@ def test_the_faster_screen_is_taken_and_both_times_are_told(drawn, monkeypatch):
     little = CodeSearch(vectors)
     little.prepare(16)
     assert little.chosen["why"] == "too little memory for a copy in bfloat16"
+
+
+def test_screens_are_timed_in_turns_and_their_fastest_tries_count(drawn, monkeypatch):
+    clock = iter([0, 9, 9, 10, 10, 12, 12, 20, 20, 27, 27, 30])  # seconds: 9, 1, 2, 8, 7, 3
+    monkeypatch.setattr(poly_search, "TRIES", 3)
+    monkeypatch.setattr(poly_search.time, "perf_counter", lambda: next(clock))
+    both = [Screen(drawn[1][:20], dtype) for dtype in SCREENS.values()]
+    assert poly_search._fastest(both, drawn[0][0]) == [2000.0, 1000.0]
 
 
 def test_products_that_break_their_bound_are_not_used(drawn, monkeypatch, caplog):

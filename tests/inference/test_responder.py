@@ -7,6 +7,7 @@ import torch
 
 from g2r_lightning.index import ResponseIndex, encode_rows, save_index
 from g2r_lightning.inference import Reply, Responder
+from g2r_lightning.inference.rules import ReplyRules
 from g2r_lightning.inference.stopwatch import Stopwatch
 from g2r_lightning.student import BiEncoder, PolyEncoder, StudentText
 
@@ -119,3 +120,15 @@ def test_each_dialogue_has_its_own_persona(tiny_encoder_folder, bot):
     assert len({tuple(reply.score for reply in replies) for replies in together}) == 3
     with pytest.raises(ValueError, match="2 personas of 1 contexts"):
         bot.respond_all([["hi"]], personas=[[], []])
+
+
+def test_a_poly_encoders_replies_are_proved_and_counted_unless_one_round_is_asked_for(bot):
+    if isinstance(bot.encoder, BiEncoder):
+        assert bot.codes is None
+        return
+    before = bot.codes
+    proved = bot.respond_all(CONTEXTS, k=3)
+    assert bot.respond_all(CONTEXTS, k=3, rules=ReplyRules(exact=False)) == proved  # a round reads more than six
+    counted = bot.codes
+    assert counted["proved"] - before["proved"] == counted["unproved"] - before["unproved"] == len(CONTEXTS)
+    assert counted["screen"]["name"] == "float32"

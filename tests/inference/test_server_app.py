@@ -27,6 +27,7 @@ from g2r_lightning.inference.server.openai_schema import OTHERS, ChatCompletion,
 from g2r_lightning.inference.server.refusals import ErrorBody
 from g2r_lightning.inference.server.respond_api import RespondAnswer, Wishes
 from g2r_lightning.inference.server.settings import ServeSettings
+from g2r_lightning.student import PolyEncoder
 from tiny_server import SOURCES, TEXTS, client, tiny_responder
 
 CHAT = "/v1/chat/completions"
@@ -339,6 +340,19 @@ def test_metrics_count_requests_batches_and_sources(bot):
     assert lines["g2r_queue_depth"] == "0.0"
     assert lines["g2r_index_responses"] == "6.0"
     assert "secret" not in found.text
+    assert "g2r_code_searches" not in found.text
+
+
+def test_metrics_tell_how_a_poly_encoders_answers_were_proved(tiny_encoder_folder):
+    bot = tiny_responder(tiny_encoder_folder, kind=PolyEncoder)
+    with client(bot) as api:
+        for _ in range(3):
+            api.post("/respond", json={"context": ["hi"]})
+        lines = dict(line.rsplit(" ", 1) for line in api.get("/metrics").text.splitlines() if line[0] != "#")
+    told = bot.codes
+    assert told["proved"] >= 3
+    for name in ("proved", "first_round", "unproved"):
+        assert float(lines[f'g2r_code_searches{{answer="{name}"}}']) == told[name]
 
 
 # -- the gate

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ FIRST = 256  # responses that the first round rescores at least,
 FACTOR = 4  # or so many times k
 ROUND = 4096  # and a later one at most
 SMALL = 4096  # responses from which on a copy in bfloat16 is worth trying
+SAMPLE, TRIES = 16_384, 7  # responses that both kinds are timed on, and how often
 SPARSE = 0.5  # share of kept rows below which they alone are scored
 TOGETHER = 1 << 24  # rough scores that are held at a time: 64 MiB, and as much for what they may be off
 SHARE = 4  # of the free memory, one part in so many may be taken by the copy
@@ -209,37 +211,44 @@ def _rough(screen: Screen, codes: list[Tensor], rows: Tensor | None) -> tuple[Te
 
 
 def _choose(vectors: npt.NDArray[Any], codes: Tensor) -> tuple[Screen, dict[str, Any]]:
-    """Return the faster screen, and why: both score all responses for one context, and the second time counts.
+    """Return the faster screen, and why: both score the first responses for one context, several times in turns.
 
-    The bfloat16 products are compared with the float32 ones on the way: a CPU or library that breaks their bound is not
-    trusted with it.
+    The fastest try of each counts, since on a busy machine every other one tells what else was running. The bfloat16
+    products are compared with the float32 ones on the way: a CPU or library that breaks their bound is not trusted.
     """
-    plain = Screen(vectors, torch.float32)
-    if len(vectors) < SMALL or not cpu_multiplies_bf16():
-        why = f"fewer than {SMALL} responses" if len(vectors) < SMALL else "the CPU has no bfloat16 products"
-        return plain, {"name": "float32", "why": why}
+
+    def plain(why: str, **told: Any) -> tuple[Screen, dict[str, Any]]:
+        """Return brute force in float32, with the reason."""
+        return Screen(vectors, torch.float32), {"name": "float32", "why": why, **told}
+
+    if len(vectors) < SMALL:
+        return plain(f"fewer than {SMALL} responses")
+    if not cpu_multiplies_bf16():
+        return plain("the CPU has no bfloat16 products")
     free = free_memory()
     if free is not None and 2 * vectors.size > free // SHARE:
-        return plain, {"name": "float32", "why": "too little memory for a copy in bfloat16"}
-    coarse = Screen(vectors, torch.bfloat16)
-    (exact, exact_slack), plain_ms = _timed(plain, codes)
-    (rough, slack), coarse_ms = _timed(coarse, codes)
-    told = {"float32_ms": plain_ms, "bfloat16_ms": coarse_ms}
+        return plain("too little memory for a copy in bfloat16")
+    both = [Screen(vectors[:SAMPLE], dtype) for dtype in (torch.float32, torch.bfloat16)]
+    (exact, exact_slack), (rough, slack) = (screen.scores([codes]) for screen in both)
+    plain_ms, coarse_ms = _fastest(both, codes)
+    told = {"float32_ms": plain_ms, "bfloat16_ms": coarse_ms, "of_responses": len(exact[0])}
     if not bool(((rough - exact).abs() <= slack + exact_slack).all()):
         log.warning("bfloat16 products are less exact on this machine than they should be: float32 is used instead")
-        return plain, {"name": "float32", "why": "bfloat16 products are not exact enough", **told}
-    name, taken = ("bfloat16", coarse) if coarse_ms < plain_ms else ("float32", plain)
-    return taken, {"name": name, "why": "measured", **told}
+        return plain("bfloat16 products are not exact enough", **told)
+    if plain_ms < coarse_ms:
+        return plain("measured", **told)
+    return Screen(vectors, torch.bfloat16), {"name": "bfloat16", "why": "measured", **told}
 
 
-def _timed(screen: Screen, codes: Tensor) -> tuple[tuple[Tensor, Tensor], float]:
-    """Return scores and slacks of one context, and the milliseconds of the faster of two tries after the first."""
-    found, times = screen.scores([codes]), []
-    for _ in range(2):
-        begun = time.perf_counter()
-        screen.scores([codes])
-        times.append(time.perf_counter() - begun)
-    return found, round(1000 * min(times), 3)
+def _fastest(screens: Sequence[Screen], codes: Tensor) -> list[float]:
+    """Return the milliseconds of each screen's fastest try at one context, the screens in turns."""
+    times: list[list[float]] = [[] for _ in screens]
+    for _ in range(TRIES):
+        for screen, own in zip(screens, times, strict=True):
+            begun = time.perf_counter()
+            screen.scores([codes])
+            own.append(1000 * (time.perf_counter() - begun))
+    return [round(min(own), 3) for own in times]
 
 
 def _present(codes: Tensor) -> Tensor:

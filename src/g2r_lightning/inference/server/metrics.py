@@ -6,7 +6,8 @@ Each server has a registry of its own, so several can live in one process (tests
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client import Counter as Count
@@ -50,6 +51,17 @@ class ServerMetrics:
         """Take what is read when Prometheus asks."""
         self._size.set_function(responses)
         self._queue.set_function(queue_depth)
+
+    def watch_codes(self, told: Callable[[], Mapping[str, float]]) -> None:
+        """Take the counts of a poly-encoder's search (:class:`~g2r_lightning.index.poly_search.CodeCounts`)."""
+        gauge = Gauge(
+            "g2r_code_searches",
+            "Contexts searched by codes since the index was read: proved, first_round of those, unproved",
+            ["answer"],
+            registry=self.registry,
+        )
+        for name in ("proved", "first_round", "unproved"):
+            gauge.labels(name).set_function(partial(lambda counted: told().get(counted, 0), name))
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request.

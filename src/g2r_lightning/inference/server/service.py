@@ -36,6 +36,8 @@ class Service:
             answerer.answer, settings.max_batch, settings.max_wait_ms, settings.max_queue, self.metrics.batch
         )
         self.metrics.watch(lambda: answerer.responses, lambda: len(self.batcher))
+        if answerer.responder.codes is not None:
+            self.metrics.watch_codes(lambda: answerer.responder.codes or {})
 
     async def ask(self, ask: Ask) -> Answer:
         """Return the answer to one question.
