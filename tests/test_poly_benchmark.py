@@ -52,7 +52,8 @@ def test_the_page_of_a_small_set(tiny_encoder_folder, tmp_path, monkeypatch):
     assert "6 of 6" in page
 
 
-def test_another_student_is_refused(tiny_encoder_folder, tmp_path):
+def test_another_student_is_refused(tiny_encoder_folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("G2R_DATA", raising=False)
     folder = student(tmp_path / "bi", tiny_encoder_folder, BiEncoder)
     with pytest.raises(G2RError, match="compares a PolyEncoder"):
         poly_search.main([*FLAGS, "--student", str(folder), "--work", str(tmp_path / "work")])
