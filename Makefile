@@ -6,12 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m g2r_lightning
 
-.PHONY: install quickstart quickstart-seeds test test-slow lint types unit format sample bench clean help test-browser study study-small stored-study
+.PHONY: install quickstart quickstart-seeds coverage test test-slow lint types unit format sample bench clean help test-browser study study-small stored-study
 
 help:
 	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (under 4 minutes)"
 	@echo "make test         lint, types and tests"
 	@echo "make quickstart-seeds  the quickstart on three seeds, into docs/results/quickstart.md"
+	@echo "make coverage     simulate how often compare's intervals hold the truth, into docs/results (minutes)"
 	@echo "make sample       choose the sample's dialogues again and make its teacher and candidate store (about 1 hour)"
 	@echo "make bench        time every job beside its peers (20 minutes on two idle cores; SMALL=1: two; FULL=1: hours)"
 	@echo "make study-small  the study on two CPU cores, G2R_DATA=folder of the data sets (hours; goes on where it stopped)"
@@ -36,6 +37,10 @@ quickstart: $(VENV)/.installed
 
 quickstart-seeds: $(VENV)/.installed
 	$(BIN)/python benchmarks/quickstart_seeds.py
+
+# How often the intervals of `compare` hold the truth, by simulation, into docs/results/bootstrap_coverage.md.
+coverage: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bootstrap_coverage.py
 
 test: $(VENV)/.installed-dev lint types unit
 

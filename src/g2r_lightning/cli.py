@@ -33,6 +33,7 @@ COMMANDS = {
     "serve": "answer over HTTP from a run's index: a page to chat on, and an API as OpenAI's",
 }
 WITHOUT_EXPERIMENT = {
+    "compare": "two or more runs: differences with intervals over dialogues and seeds, and where they differ most",
     "human": "sheets for human evaluation (human export), and what raters answered (human import)",
     "report": "the tables of a paper from run records, each cell with the runs that it comes from",
     "doctor": "look at versions, machine and what an experiment would need (-c), each with its remedy",

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -163,12 +164,17 @@ class RunFolder:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return one line for each setting in which two configurations differ, those of :data:`FREE_KEYS` apart."""
+    return [f"{key}: there {there!r}, here {here!r}" for key, (there, here) in differing(old, new, FREE_KEYS).items()]
+
+
+def differing(old: dict[str, Any], new: dict[str, Any], free: Sequence[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which two configurations differ, with both values; those under a ``free`` key apart."""
     left, right = flat(old), flat(new)
-    return [
-        f"{key}: there {left.get(key)!r}, here {right.get(key)!r}"
+    return {
+        key: (left.get(key), right.get(key))
         for key in sorted({*left, *right})
-        if left.get(key) != right.get(key) and not any(f"{key}.".startswith(f"{free}.") for free in FREE_KEYS)
-    ]
+        if left.get(key) != right.get(key) and not any(f"{key}.".startswith(f"{one}.") for one in free)
+    }
 
 
 def environment() -> dict[str, Any]:

@@ -284,3 +284,34 @@ class QualitySettings:
     output: str | None = None
     run: str | None = None
     stage: Literal["test", "validation", "untrained"] = "test"
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """Two or more runs beside each other, each a folder, or NAME=FOLDER,FOLDER,... for the seeds of one system.
+
+    Args:
+        output: folder for the tables and contexts as Markdown, CSV and JSON; only printed where there is none.
+        stage: results that are compared; one run's folder@untrained takes another's.
+        sets: names of the test sets; all by default.
+        metrics: names of the figures, ``[hits_at_1_of_20]``; all by default. Fewer tests are corrected less.
+        pairs: ``first`` compares every other system with the first, ``all`` each with each.
+        seeds: ``joined`` takes runs whose configurations differ in the seed alone for one system, ``apart`` does not.
+        samples: how many times dialogues are drawn.
+        level: confidence level of the intervals.
+        seed: of the draws.
+        contexts: how many contexts are kept for each direction of a pair.
+        shown: how many of them are printed.
+    """
+
+    output: str | None = None
+    stage: str = "test"
+    sets: list[str] | None = None
+    metrics: list[str] | None = None
+    pairs: Literal["first", "all"] = "first"
+    seeds: Literal["joined", "apart"] = "joined"
+    samples: int = 10_000
+    level: float = 0.95
+    seed: int = 0
+    contexts: int = 10
+    shown: int = 2

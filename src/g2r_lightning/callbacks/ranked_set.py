@@ -168,7 +168,7 @@ class RankedSet:
         return found
 
     def write(self, path: Path) -> None:
-        """Write one row an example: context, human response, ranks, the best reply, its score and source."""
+        """Write one row an example: context, human response, ranks, its list, the best reply, its score and source."""
         ranked, best = self.ranked, self.best_replies()
         examples = [self.dataset.examples[example] for example in ranked.examples.tolist()]
         columns = {
@@ -178,6 +178,7 @@ class RankedSet:
             "response": [e.response for e in examples],
             "list_rank": ranked.list_ranks.int().numpy(),
             "list_size": ranked.list_sizes.int().numpy(),
+            "list_hash": [self.dataset.list_hashes[example] for example in ranked.examples.tolist()],
             "full_rank": ranked.full_ranks.int().numpy(),
             "reply": [self.index.texts[row] for row in best],
             "reply_score": ranked.scores[:, 0].numpy(),

@@ -71,6 +71,10 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         from g2r_lightning.commands.quality import quality
 
         quality(arguments)
+    elif command == "compare":
+        from g2r_lightning.commands.compare import compare
+
+        compare(arguments)
     elif command == "human":
         from g2r_lightning.commands.human import human
 

@@ -20,6 +20,7 @@ from g2r_lightning.data.batches import EvaluationBatch
 from g2r_lightning.data.responses import ResponseSet
 from g2r_lightning.data.tokens import TokenTable, pad
 from g2r_lightning.dialogue import Example
+from g2r_lightning.dialogue.text import normalised
 from g2r_lightning.metrics import draw_distractors
 
 
@@ -108,6 +109,7 @@ class EvaluationSet(ContextSet):
     def _choose(self, texts: ResponseSet, seed: int, count: int) -> tuple[Tensor, Tensor]:
         """Return text rows of each example's list, the gold one first, and which entries of the matrix exist."""
         lists = candidate_rows(self.examples, self.gold.tolist(), texts, seed, count)
+        self.list_hashes = list_hashes(lists, texts.texts)
         width = max((len(rows) for rows in lists), default=1)
         matrix = np.zeros((len(lists), width), np.int64)
         valid = np.zeros((len(lists), width), bool)
@@ -115,6 +117,18 @@ class EvaluationSet(ContextSet):
             matrix[index, : len(rows)] = rows
             valid[index, : len(rows)] = True
         return torch.from_numpy(matrix), torch.from_numpy(valid)
+
+
+def list_hashes(lists: Sequence[Sequence[int]], texts: Sequence[str]) -> list[str]:
+    """Return a hash of the words of each candidate list, in any order: who chose among the same has the same.
+
+    Args:
+        lists: rows of ``texts``.
+        texts: in any spelling; that of a text which the response set holds too is the response set's.
+    """
+    words = {row: normalised(texts[row]) for row in {row for rows in lists for row in rows}}
+    joined = ("\n".join(sorted(words[row] for row in rows)) for rows in lists)
+    return [blake2b(one.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() for one in joined]
 
 
 class CandidateList(NamedTuple):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_CELLS = 1 << 20  # drawn clusters held at a time
+from g2r_lightning.metrics.resampling import Statistic, resampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def cluster_bootstrap(
     low, high = float("nan"), float("nan")
     if len(sums) > 1:
         tail = (1 - level) / 2
-        low, high = map(float, np.quantile(_resampled_means(sums, sizes, samples, seed), [tail, 1 - tail]))
+        low, high = map(float, np.quantile(resampled([Statistic(sums, sizes)], samples, seed), [tail, 1 - tail]))
     return Interval(float(column.mean()), low, high, level, samples, len(sums))
 
 
@@ -98,19 +98,6 @@ def paired_bootstrap(
     if len(first) != len(second):
         raise ValueError(f"a has {len(first)} values, b {len(second)}: both need the same examples in the same order")
     return cluster_bootstrap(second - first, clusters, samples=samples, level=level, seed=seed)
-
-
-def _resampled_means(
-    sums: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64], samples: int, seed: int
-) -> npt.NDArray[np.float64]:
-    """Return the mean over each draw of as many clusters as there are: (samples,), in chunks of flat memory."""
-    rng, count = np.random.default_rng(seed), len(sums)
-    chunk = max(1, _CELLS // count)
-    means = np.empty(samples)
-    for start in range(0, samples, chunk):
-        drawn = rng.integers(count, size=(min(chunk, samples - start), count))
-        means[start : start + chunk] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    return means
 
 
 def _column(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
