@@ -158,6 +158,25 @@ def test_where_a_run_lay_and_how_it_was_called_changes_nothing(runs):
     assert row(made.tables["main-all"], system="bi-encoder + D").cells["mrr_of_20"].runs == ("moved", "r03", "r04")
 
 
+def test_a_run_may_be_called_like_a_part_of_a_run(tmp_path):
+    for seed, name in enumerate(("teacher", "index", "deep/er/results"), start=1):
+        write_run(tmp_path / "runs" / name, config_of(seed=seed))
+    write_run(tmp_path / "runs/teacher/teacher", config_of(seed=9))
+    (tmp_path / "runs/index/checkpoints").mkdir()
+    (tmp_path / "runs/index/checkpoints/config.yaml").write_text("a: 1")
+    made = report(tmp_path / "runs")
+    assert [one.name for one in made.runs] == ["deep/er/results", "index", "teacher"]
+    assert not made.skipped
+
+
+def test_an_older_run_without_a_new_setting_is_of_the_same_setting(runs):
+    newer = config_of("d", seed=3, data={"a_new_setting": None, "batch_size": 48.0})
+    write_run(runs / "newer", newer, figures(0.6))
+    made = report(runs)
+    assert len(made.sections) == 1
+    assert "newer" in row(made.tables["main-all"], system="bi-encoder + D").cells["mrr_of_20"].runs
+
+
 def test_a_seed_counts_once_and_other_scores_claim_another_row(runs):
     shutil.copytree(runs / "r03", runs / "copy")
     write_run(runs / "z", config_of("dm_ll", seed=3), figures(0.7), {"data": {"scores_hash": "s1"}})

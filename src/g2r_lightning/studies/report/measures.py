@@ -150,17 +150,22 @@ BY_RANK: dict[str, tuple[str, Callable[[int], float]]] = {
 """Figures that are means over examples: the column of ``examples/*.parquet``, and what a rank counts."""
 
 
-def human(run: StoredRun, dataset: str) -> dict[str, Figure]:
-    """Return what people's responses to a run's test contexts are like, by measure."""
-    found: dict[str, Figure] = {}
+def human_texts(run: StoredRun, dataset: str) -> dict[str, Figure]:
+    """Return how varied and long people's responses to a run's test contexts are; nothing where it kept none."""
     texts = _columns(run.folder, dataset, ("response",))
-    if texts:
-        told = reply_diversity(text for (text,) in texts)
-        found |= {key: Figure(told[key], None, None, run.name) for key in ("distinct_2", "distinct_3", "mean_length")}
-    told_by_teacher = _stored("human_ll", "likelihood", _likelihood_teacher)(run, dataset)
-    judged = _stored("human_quality", "quality", _judge)(run, dataset)
-    further = {QUALITY.key: judged, LIKELIHOOD.key: told_by_teacher}
-    return found | {key: figure for key, figure in further.items() if figure is not None}
+    if not texts:
+        return {}
+    told = reply_diversity(text for (text,) in texts)
+    return {key: Figure(told[key], None, None, run.name) for key in ("distinct_2", "distinct_3", "mean_length")}
+
+
+def human_judged(run: StoredRun, dataset: str) -> dict[str, Figure]:
+    """Return what a learned metric and a teacher made of people's responses to a run's test contexts, by measure."""
+    found = {
+        QUALITY.key: _stored("human_quality", "quality", _judge)(run, dataset),
+        LIKELIHOOD.key: _stored("human_ll", "likelihood", _likelihood_teacher)(run, dataset),
+    }
+    return {key: figure for key, figure in found.items() if figure is not None}
 
 
 @lru_cache(maxsize=4096)

@@ -13,12 +13,14 @@ from g2r_lightning.studies.replies import Answered, read_replies, read_run
 from g2r_lightning.studies.report.cells import Figure
 from g2r_lightning.studies.report.measures import (
     CHOICES,
+    DIST_2,
     LATENCY,
     STUDENT,
     TOGETHER,
     Measure,
     conditions,
-    human,
+    human_judged,
+    human_texts,
     timed_systems,
     timed_teacher,
 )
@@ -31,10 +33,11 @@ TIMES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "replies_per_second", "mean_le
 
 
 def human_row(setting: Setting, dataset: str) -> tuple[dict[str, str], Figures] | None:
-    """Return the row of the human responses, from the first run that kept them; ``None`` where none did."""
+    """Return the row of the human responses, each figure from the first run that has it; ``None`` without any."""
     found: Figures = {}
     for one in setting.runs:
-        for key, figure in human(one.run, dataset).items():
+        texts = {} if DIST_2.key in found else human_texts(one.run, dataset)  # takes seconds a run
+        for key, figure in {**texts, **human_judged(one.run, dataset)}.items():
             found.setdefault(key, [figure])
     return ({"system": "human responses"}, found) if found else None
 

@@ -92,7 +92,7 @@ def settings_of(runs: Sequence[StoredRun]) -> tuple[list[Setting], list[Skipped]
             skipped.append(Skipped(run.name, str(error)))
             continue
         core = common_facts(run)
-        key = repr(sorted(core.items()))
+        key = _key(core)
         by_core.setdefault(key, []).append(student)
         facts[key] = core
     groups = [group for key, own in by_core.items() for group in _by_store(own, facts[key])]
@@ -123,6 +123,20 @@ def common_facts(run: StoredRun) -> dict[str, Any]:
     tested = {f"tested.{key}": run.test[key] for key in run.test if key.endswith("/examples")}
     used = (run.record.get("used") or {}).get("precision")
     return {**config, **told, **tested, "record.steps": run.record.get("steps"), "record.used.precision": used}
+
+
+def _key(facts: dict[str, Any]) -> str:
+    """Return what tells settings apart: one that is not there is one that is ``None``, and 1 is 1.0.
+
+    >>> _key({"a": 1, "b": None}) == _key({"a": 1.0}), _key({"a": True}) == _key({"a": 1})
+    (True, False)
+    """
+    plain = {
+        name: float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        for name, value in facts.items()
+        if value is not None
+    }
+    return repr(sorted(plain.items()))
 
 
 def _by_store(runs: list[StudentRun], facts: dict[str, Any]) -> list[tuple[list[StudentRun], dict[str, Any]]]:

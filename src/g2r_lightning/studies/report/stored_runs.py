@@ -109,10 +109,15 @@ def find_runs(roots: Sequence[str | Path]) -> tuple[list[StoredRun], list[Skippe
 
 
 def _run_folders(place: Path) -> list[Path]:
-    """Return the folders that hold a run's configuration or record."""
-    files = [path for name in (CONFIG, RECORD) for path in place.rglob(name)]
-    folders = {path.parent for path in files if not set(path.relative_to(place).parent.parts) & set(INSIDE)}
-    return sorted(folders)
+    """Return the folders that hold a run's configuration or record, but those inside a run."""
+    folders = {path.parent for name in (CONFIG, RECORD) for path in place.rglob(name)}
+
+    def inside(folder: Path) -> bool:
+        """Whether a run further up has this as its index, its teacher or the like."""
+        above = [one for one in folder.parents if one in folders]
+        return any(folder.relative_to(run).parts[0] in INSIDE for run in above)
+
+    return sorted(folder for folder in folders if not inside(folder))
 
 
 def _read(folder: Path, name: str) -> StoredRun | Skipped:
