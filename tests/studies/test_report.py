@@ -133,6 +133,7 @@ def test_runs_of_other_data_or_steps_stand_apart_by_name(runs):
     write_run(runs / "other", config_of("d", seed=3), figures(0.98), {"data": {"train_hash": "t1"}})
     write_run(runs / "tuned", config_of("d", seed=3, data={"batch_size": 16}), figures(0.97))
     write_run(runs / "another store", config_of("d", seed=3), figures(0.96), {"data": {"candidates_hash": "c1"}})
+    write_run(runs / "longer baseline", config_of(seed=3), figures(0.95), {"steps": 900})
     made = report(runs)
     cell = row(made.tables["main-all"], system="bi-encoder + D").cells["hits_at_1_of_20"]
     assert cell.runs == ("r03", "r04")
@@ -141,6 +142,7 @@ def test_runs_of_other_data_or_steps_stand_apart_by_name(runs):
         for section in made.sections[1:]
     }
     assert said[("longer",)] == ["record.steps: 600 (setting 1: 300)"]
+    assert said[("longer baseline",)] == ["record.steps: 900 (setting 1: 300)"]
     assert any("train_hash: 't1' (setting 1: 't0')" in line for line in said[("other",)])
     assert any("batch_size: 16 (setting 1: 48)" in line for line in said[("tuned",)])
     assert said[("another store",)] == ["record.data.candidates_hash: 'c1' (setting 1: 'c0')"]

@@ -40,6 +40,8 @@ READERS = ("data.init_args.train", "data.init_args.validation", "data.init_args.
 COUNTING = {"RetrievalEvaluation": ("factory", "search"), "ModelCheckpoint": ("monitor", "mode")}
 """Of these callbacks, what changes a figure; of others, everything."""
 
+STORE = "record.data.candidates_hash"
+
 
 @dataclass(frozen=True)
 class StudentRun:
@@ -104,10 +106,11 @@ def settings_of(runs: Sequence[StoredRun]) -> tuple[list[Setting], list[Skipped]
 
 
 def differences(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return one line for each fact in which two settings differ."""
+    """Return one line for each fact in which two settings differ; runs without a store differ from none by it."""
+    keys = {*first, *other} - (set() if other.get(STORE) else {STORE})
     return [
         f"{key}: {other.get(key)!r} (setting 1: {first.get(key)!r})"
-        for key in sorted({*first, *other})
+        for key in sorted(keys)
         if first.get(key) != other.get(key)
     ]
 
@@ -148,7 +151,7 @@ def _by_store(runs: list[StudentRun], facts: dict[str, Any]) -> list[tuple[list[
     groups = []
     for store, _ in stores.most_common():
         own = [one for one in runs if _store(one.run) == store]
-        groups.append(([*plain, *own], {**facts, "record.data.candidates_hash": store}))
+        groups.append(([*plain, *own], {**facts, STORE: store}))
     return groups
 
 
