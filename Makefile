@@ -17,6 +17,9 @@ help:
 	@echo "make bench        time every job beside its peers (20 minutes on two idle cores; SMALL=1: two; FULL=1: hours)"
 	@echo "make study-small  the study on two CPU cores, G2R_DATA=folder of the data sets (hours; goes on where it stopped)"
 	@echo "make study        the whole study on a GPU"
+	@echo "make fuzz         100,000 broken lines for every reader, into docs/results/fuzz.md"
+	@echo "make long-run     a million responses, 20,000 contexts, 50 epochs: nothing may grow (docs/results/long_run.md)"
+	@echo "make test-min     the tests with the oldest versions that setup.cfg allows"
 	@echo "make format       format the code"
 
 $(VENV)/bin/python:
@@ -63,6 +66,27 @@ test-slow: $(VENV)/.installed-dev
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.40'
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -m browser $(PYTEST_FLAGS)
+
+# Every reader is given 100,000 broken lines (LINES), the parser a thousand broken experiments: half an hour. G2R_DATA
+# adds real lines to the sample's.
+.PHONY: fuzz long-run test-min
+fuzz: $(VENV)/.installed-dev
+	PYTHONPATH=tests HF_HUB_OFFLINE=1 $(BIN)/python -m fuzz.campaign --lines $(or $(LINES),100000) \
+	  --output docs/results/fuzz.md
+
+# A million responses indexed, 20,000 contexts scored, 50 epochs trained: memory, open files and messages watched.
+long-run: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/long_run.py \
+	  --output docs/results/long_run.md $(LONG_RUN_FLAGS)
+
+# The oldest versions that setup.cfg allows, in an environment of their own, and the tests without compilers there. torch
+# is the one of constraints.txt: older builds for the CPU are not to be had from every index.
+test-min: $(VENV)/.installed-dev
+	$(PYTHON) -m venv .bench/min
+	$(BIN)/python benchmarks/oldest.py > .bench/min/requirements.txt
+	.bench/min/bin/python -m pip install --quiet --disable-pip-version-check -r .bench/min/requirements.txt \
+	  $(shell grep '^torch==' constraints.txt) -e '.[dev]'
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 .bench/min/bin/python -m pytest $(PYTEST_FLAGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -64,7 +64,11 @@ def read_tree(file: str) -> Tree:
         yaml.YAMLError: it is not YAML, or no mapping.
     """
     with Path(file).open(encoding="utf-8") as stream:  # its name is in the parser's complaints
-        tree = yaml.safe_load(stream)
+        try:
+            tree = yaml.safe_load(stream)
+        except (UnicodeDecodeError, RecursionError) as error:
+            reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deeply"
+            raise yaml.YAMLError(f"{file}: {reason}") from error
     if tree is not None and not isinstance(tree, dict):
         raise yaml.YAMLError(f"{file}: an experiment is a mapping of sections, this is a {type(tree).__name__}")
     return tree or {}

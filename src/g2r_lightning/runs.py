@@ -29,6 +29,8 @@ from g2r_lightning.paths import atomic_path
 
 CONFIG = "config.yaml"
 RECORD = "record.json"
+SCHEMA_VERSION = 1
+"""Of ``record.json`` and ``results/*.json``."""
 CHECKPOINTS = "checkpoints"
 STACK = ("torch", "lightning", "transformers", "tokenizers", "torchmetrics", "numpy", "pyarrow", "faiss-cpu")
 # These change where a run lives, what surrounds it or how long it lasts, not what is trained.
@@ -120,12 +122,24 @@ class RunFolder:
         return path if path is not None and path.is_file() else self.last_checkpoint
 
     def record(self) -> dict[str, Any]:
-        """Return ``record.json``, empty where there is none."""
-        return self._json(RECORD)
+        """Return ``record.json``, empty where there is none.
+
+        Raises:
+            ConfigError: it is damaged, or was written by a release whose records this one does not know.
+        """
+        found = self._json(RECORD)
+        version = found.get("schema_version", 1)  # the first records did not tell
+        if version != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{self.folder / RECORD}: a record of schema version {version}, this release reads {SCHEMA_VERSION}; "
+                "use the release that wrote it, or replace the run with --run.on_existing=overwrite"
+            )
+        return found
 
     def update_record(self, **facts: Any) -> None:
         """Add facts to ``record.json``."""
-        self._write(RECORD, json.dumps({**self.record(), **facts}, indent=2, default=str) + "\n")
+        whole = {"schema_version": SCHEMA_VERSION, **self.record(), **facts}
+        self._write(RECORD, json.dumps(whole, indent=2, default=str) + "\n")
 
     def results(self, stage: str) -> dict[str, float]:
         """Return ``results/<stage>.json``, empty where there is none."""

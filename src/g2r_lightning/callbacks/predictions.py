@@ -109,6 +109,12 @@ class WritePredictions(Callback):
         student, data = parts(trainer, pl_module)
         examples = batch.examples.tolist()
         contexts = [list(data.contexts_to_answer[example].context) for example in examples]
+        bad = ~torch.isfinite(outputs).flatten(1).all(dim=1)
+        if bool(bad.any()):
+            raise G2RError(
+                f"the vector of context {int(batch.examples[bad][0]) + 1} is NaN or infinite: the student's weights "
+                "are damaged or overflow; take another checkpoint, or --trainer.precision=32-true"
+            )
         with torch.inference_mode():
             found = self.search(self._index, outputs.float().cpu(), contexts, self.k, student.encoder.score)
         for example, context, own in zip(examples, contexts, found, strict=True):

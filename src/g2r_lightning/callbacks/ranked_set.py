@@ -86,12 +86,16 @@ class RankedSet:
         Args:
             contexts: (B, ...) float, encoded contexts.
             examples: (B,) int64, their indices in the set.
+
+        Raises:
+            G2RError: a score is NaN or infinite; names the example.
         """
         contexts, examples = contexts.float().cpu(), examples.cpu()
         choices, valid = self.dataset.choices[examples], self.dataset.valid_choices[examples]
         distinct, column = torch.unique(choices, return_inverse=True)
         among = self.score(contexts, self.vectors[distinct]).gather(1, column)
-        list_ranks = rank_of_gold(among, torch.zeros(len(examples), dtype=torch.int64), valid)
+        first = torch.zeros(len(examples), dtype=torch.int64)
+        list_ranks = rank_of_gold(among, first, valid, label=lambda row: self._name(examples[row]))
         self._waiting.append((contexts, examples, list_ranks, valid.sum(dim=1)))
         if sum(len(waiting[1]) for waiting in self._waiting) >= CONTEXTS_AT_ONCE:
             self._search()
@@ -104,9 +108,13 @@ class RankedSet:
         contexts, examples, list_ranks, sizes = (torch.cat(column) for column in zip(*self._waiting, strict=True))
         self._waiting = []
         searched = self.vectors[: self.dataset.num_searched]
-        full_ranks = full_set_ranks(self.score, contexts, searched, self.dataset.gold[examples])
+        gold = self.dataset.gold[examples]
+        full_ranks = full_set_ranks(self.score, contexts, searched, gold, label=lambda row: self._name(examples[row]))
         scores, rows = self.index.search(contexts, REPLIES, self.score)
         self._done.append(Ranks(examples, list_ranks, sizes, full_ranks, rows, scores))
+
+    def _name(self, example: Tensor) -> str:
+        return f"example {self.dataset.examples[int(example)].id}"
 
     @property
     def ranked(self) -> Ranks:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from g2r_lightning.data.corpus import examples_of
@@ -45,8 +46,9 @@ class SequenceSet(Dataset[dict[str, Any]]):
         return len(self.examples)
 
     def __getitem__(self, key: StepKey) -> dict[str, Any]:
-        """Return the batch of one step."""
-        return self.collate([self.examples[index] for index in key.local])
+        """Return the batch of one step, with the positions of its ``examples``."""
+        batch = self.collate([self.examples[index] for index in key.local])
+        return {**batch, "examples": torch.tensor(list(key.local), dtype=torch.int64)}
 
 
 class TeacherDataModule(DialogueDataModule):

@@ -23,6 +23,8 @@ from g2r_lightning.paths import alone_in, atomic_path
 
 TokenIds = npt.NDArray[np.int32]
 ROWS_PER_BATCH = 65_536
+FORMAT = 1
+"""Of the files under a key, vectors too: part of their names, so that those of another format are not found."""
 
 
 class TextEncoder(Protocol):
@@ -77,7 +79,7 @@ class TokenTable:
 
 def content_key(fingerprint: str, texts: Iterable[str]) -> str:
     """Return the hash under which the tokens of these texts are kept."""
-    digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{FORMAT}\n{fingerprint}".encode(), digest_size=16)
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")
         digest.update(len(raw).to_bytes(8, "little"))

@@ -57,7 +57,9 @@ class FieldKinds:
             ):
                 continue
             held, found = self._kinds.get(name), kind_of(value)
-            if value is None or value == []:
+            if half_character(name):
+                self._faults[name] = f"line {line} names it with half of a character"
+            elif value is None or value == []:
                 self._kinds.setdefault(name, None)
             elif found is None:
                 self._faults[name] = f"line {line} has {json.dumps(value)[:40]}"

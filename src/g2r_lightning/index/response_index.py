@@ -135,12 +135,19 @@ class ResponseIndex:
             Scores (B, k) float32 and rows (B, k) int64, best first; k is the number of kept rows where that is smaller.
 
         Raises:
+            G2RError: a context's vector is NaN or infinite, which would be answered with anything.
             ValueError: ``keep`` is of another length.
         """
         if keep is not None and keep.shape != (len(self),):
             raise ValueError(f"keep has the shape {keep.shape}, the index {len(self)} responses")
         kept = len(self) if keep is None else int(np.count_nonzero(keep))
         k, contexts = min(k, kept), contexts.cpu()
+        bad = (~torch.isfinite(contexts.flatten(1)).all(dim=1)).nonzero() if len(contexts) else contexts[:0]
+        if len(bad):
+            raise G2RError(
+                f"the vector of context {int(bad[0]) + 1} of {len(contexts)} is NaN or infinite: the student's weights "
+                "are damaged or overflow; take another checkpoint, or --trainer.precision=32-true"
+            )
         keep = None if kept == len(self) else keep
         if contexts.ndim == 3 and attends(score):
             return self.codes.search(contexts, k, keep, exact)

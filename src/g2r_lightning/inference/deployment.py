@@ -203,8 +203,9 @@ def described(path: Path) -> dict[str, Any]:
 
 def _settings(folder: Path) -> Any:
     try:
-        return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        held: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        return {key: value for key, value in held.items() if key != "schema_version"}  # the first ones did not tell
+    except (OSError, ValueError, AttributeError) as error:
         raise G2RError(f"{folder / SETTINGS}: cannot be read ({error})") from error
 
 

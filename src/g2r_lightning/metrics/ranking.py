@@ -34,8 +34,17 @@ ScoreBlock = Callable[[Tensor, Tensor], Tensor]
 """``(contexts (B, ...), responses (n, d)) -> scores (B, n)``, each score a function of its own pair alone."""
 
 
+def _row(row: int) -> str:
+    return f"row {row}"
+
+
 def rank_of_gold(
-    scores: Tensor, gold: Tensor, valid: Tensor | None = None, *, tolerance: float = TIE_TOLERANCE
+    scores: Tensor,
+    gold: Tensor,
+    valid: Tensor | None = None,
+    *,
+    tolerance: float = TIE_TOLERANCE,
+    label: Callable[[int], str] = _row,
 ) -> Tensor:
     """Return the pessimistic rank of each context's gold response among its candidates.
 
@@ -47,6 +56,7 @@ def rank_of_gold(
         gold: (B,) int64 — column of the gold response.
         valid: (B, N) bool — candidates that exist; the others are not looked at, NaN included. ``None``: all exist.
         tolerance: relative difference up to which two scores tie; 0 asks for equality.
+        label: names row i in an error.
 
     Returns:
         (B,) int64, from 1 to the number of valid candidates of the row.
@@ -63,7 +73,7 @@ def rank_of_gold(
     rows = torch.arange(len(gold), device=scores.device)
     if not bool(valid[rows, gold].all()):
         raise ValueError(f"row {_first(~valid[rows, gold])}: the gold candidate is not valid, so it has no rank")
-    _check_finite((torch.isfinite(scores) | ~valid).all(dim=1))
+    _check_finite((torch.isfinite(scores) | ~valid).all(dim=1), label)
     ahead = (scores >= _tie_bound(scores[rows, gold], tolerance).unsqueeze(1)) & valid
     ahead[rows, gold] = False
     return ahead.sum(dim=1) + 1
@@ -79,6 +89,7 @@ def full_set_ranks(
     block_size: int = 8192,
     batch_size: int = 256,
     tolerance: float = TIE_TOLERANCE,
+    label: Callable[[int], str] = _row,
 ) -> Tensor:
     """Return the pessimistic rank of each context's gold response among all U responses.
 
@@ -100,6 +111,7 @@ def full_set_ranks(
         block_size: responses scored at a time.
         batch_size: contexts scored at a time.
         tolerance: relative difference up to which two scores tie; 0 asks for equality.
+        label: names context i in an error.
 
     Returns:
         (B,) int64, from 1 to U, on the device of ``gold``.
@@ -127,7 +139,7 @@ def full_set_ranks(
             scores = score_block(batch.contexts, product[first_gold : lead + len(block)])
             ranks[batch.rows] += batch.ahead(scores, start, len(block), tolerance)
             finite[batch.rows] &= _finite_rows(scores)
-    _check_finite(finite)
+    _check_finite(finite, label)
     return ranks
 
 
@@ -333,10 +345,10 @@ def _check_gold(gold: Tensor, size: int) -> None:
         raise ValueError(f"row {row}: gold is {int(gold[row])}, but there are {size} responses")
 
 
-def _check_finite(finite: Tensor) -> None:
+def _check_finite(finite: Tensor, label: Callable[[int], str]) -> None:
     if not bool(finite.all()):
         raise G2RError(
-            f"row {_first(~finite)}: a score is NaN or infinite, so there is no rank; the student diverged or "
+            f"{label(_first(~finite))}: a score is NaN or infinite, so there is no rank; the student diverged or "
             "overflowed: lower the learning rate, or score in float32 (responses to leave out belong in `valid`)"
         )
 

@@ -58,7 +58,7 @@ class RetrievalStudent(FusedClipping):
 
         Raises:
             ConfigError: the loss asks for teacher scores and there are none.
-            G2RError: the loss is not finite; names the examples of the step.
+            G2RError: the loss is not finite; names the examples whose scores are not, else those of the step.
         """
         if batch.teacher_scores is None and self.loss.alpha > 0:
             raise ConfigError(
@@ -78,7 +78,16 @@ class RetrievalStudent(FusedClipping):
             terms = mean_over_processes(terms)
         if not torch.isfinite(terms["loss"]):  # the same on every process: one alone would leave the others waiting
             loss = terms["loss"].item()
-            raise G2RError(f"the loss is {loss} in the step of the examples {self._names(batch.examples)}")
+            bad = ~torch.isfinite(scores.detach()).all(dim=1)
+            guilty = (
+                f"the scores of {self._names(batch.examples[bad])} are not finite"
+                if bool(bad.any())
+                else (f"the examples of the step are {self._names(batch.examples)}")
+            )
+            raise G2RError(
+                f"the loss is {loss} in step {self.global_step}: {guilty}; lower the learning rate, set "
+                "trainer.gradient_clip_val, or train in float32 (--trainer.precision=32-true)"
+            )
         for name, value in terms.items():
             self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(batch.examples))
         return out.total

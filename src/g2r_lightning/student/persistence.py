@@ -14,6 +14,7 @@ from g2r_lightning.student.text import StudentText
 
 SETTINGS = "student.json"
 WEIGHTS = "model.safetensors"
+SCHEMA_VERSION = 1
 
 
 def save_student(encoder: StudentEncoder, text: StudentText, folder: Path) -> None:
@@ -24,7 +25,7 @@ def save_student(encoder: StudentEncoder, text: StudentText, folder: Path) -> No
     encoder.response_tower.model.config.save_pretrained(str(folder))
     text.save(folder)
     save_model(encoder, str(folder / WEIGHTS))  # knows that shared towers are one set of tensors
-    settings = {"encoder": encoder.describe(), "text": text.settings()}
+    settings = {"schema_version": SCHEMA_VERSION, "encoder": encoder.describe(), "text": text.settings()}
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
@@ -38,6 +39,12 @@ def load_student(folder: Path) -> tuple[StudentEncoder, StudentText]:
 
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        version = settings.get("schema_version", 1)  # the first folders did not tell
+        if version != SCHEMA_VERSION:
+            raise G2RError(
+                f"{folder}: a student of schema version {version}, this release reads {SCHEMA_VERSION}; build it again "
+                "from its checkpoint, or use the release that wrote it"
+            )
         options = dict(settings["encoder"])
         kind = {"BiEncoder": BiEncoder, "PolyEncoder": PolyEncoder}[options.pop("class")]
         encoder: StudentEncoder = kind(name_or_path=str(folder), pretrained=False, **options)
@@ -45,7 +52,7 @@ def load_student(folder: Path) -> tuple[StudentEncoder, StudentText]:
         text = StudentText(**settings["text"]).bind(str(folder))
     except FileNotFoundError as error:
         raise G2RError(f"{folder}: no student here ({Path(str(error.filename)).name} is missing)") from error
-    except (json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RuntimeError) as error:
         raise G2RError(f"{folder}: the student is damaged ({error}); build it again from its checkpoint") from error
     return encoder.eval(), text
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -35,6 +36,8 @@ from g2r_lightning.teacher.ranking import likelihood_ranks
 
 Batch = dict[str, Tensor]
 TOGETHER = "all"
+EXAMPLES = "examples"
+"""Key of a training batch: (B,) int64, which training examples it holds; the teacher does not read it."""
 
 
 class TeacherModule(FusedClipping):
@@ -198,15 +201,37 @@ class TeacherModule(FusedClipping):
     # -- training --------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
-        """Return the cross-entropy of the response tokens, their mean over the batch, in nats."""
+        """Return the cross-entropy of the response tokens, their mean over the batch, in nats.
+
+        Raises:
+            G2RError: it is not finite; names the examples whose logits are not, else those of the step.
+        """
+        batch = dict(batch)
+        examples = batch.pop(EXAMPLES, None)
         logits, labels = self.teacher.logits(batch).float(), batch["labels"]
         loss = F.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, label_smoothing=self.label_smoothing
         )
+        shown = loss.detach().clone()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(shown)
+        if not torch.isfinite(shown):  # the same on every process: one alone would leave the others waiting
+            raise G2RError(self._not_finite(float(shown), logits, examples))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(labels))
         self.log("train/padding", padding_share(batch), batch_size=len(labels))
         self._log_speed(int((labels != IGNORED).sum()))
         return loss
+
+    def _not_finite(self, loss: float, logits: Tensor, examples: Tensor | None) -> str:
+        """Return what is said of a loss that is no number, with the ids of the examples where they are known."""
+        bad = ~torch.isfinite(logits.detach()).flatten(1).all(dim=1)
+        rows = bad if bool(bad.any()) else ~bad
+        known = getattr(getattr(self.trainer, "datamodule", None), "train_examples", None)
+        named = [known[i].id for i in examples[rows].tolist()[:5]] if examples is not None and known else ["unknown"]
+        return (
+            f"the loss is {loss} in step {self.global_step}, that of the examples {', '.join(named)}: lower "
+            "model.init_args.learning_rate, or train in float32 (--trainer.precision=32-true)"
+        )
 
     def _log_speed(self, tokens: int) -> None:
         """Log response tokens trained per second, on this device, from step to step."""

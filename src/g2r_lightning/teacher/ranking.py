@@ -32,7 +32,7 @@ def likelihood_ranks(teacher: Teacher, lists: Sequence[CandidateList], by_mi: bo
         ``ll``, and ``mi`` where asked for: (n,) int64.
 
     Raises:
-        G2RError: a score is NaN or infinite.
+        G2RError: a score is NaN or infinite; names the example.
     """
     known: dict[tuple[int, ...], str] = {}
     read = [[known.setdefault(tuple(teacher.template.response_ids(text)), text) for text in one.texts] for one in lists]
@@ -43,11 +43,11 @@ def likelihood_ranks(teacher: Teacher, lists: Sequence[CandidateList], by_mi: bo
         prior = dict(zip(everything, map(_a_token, Prior().log_likelihood(teacher, everything)), strict=True))
     ranks: dict[str, list[int]] = {"ll": [], **({"mi": []} if by_mi else {})}
     scored = teacher.log_likelihood([one.example for one in lists], distinct) if lists else []
-    for texts, own, scores in zip(read, distinct, scored, strict=True):
+    for one, texts, own, scores in zip(lists, read, distinct, scored, strict=True):
         likelihood = dict(zip(own, map(_a_token, scores), strict=True))
-        ranks["ll"].append(_rank([likelihood[text] for text in texts]))
+        ranks["ll"].append(_rank([likelihood[text] for text in texts], one.example.id))
         if by_mi:
-            ranks["mi"].append(_rank([likelihood[text] - prior[text] for text in texts]))
+            ranks["mi"].append(_rank([likelihood[text] - prior[text] for text in texts], one.example.id))
     return {name: torch.tensor(found, dtype=torch.int64) for name, found in ranks.items()}
 
 
@@ -56,5 +56,6 @@ def _a_token(score: tuple[float, int]) -> float:
     return total / max(tokens, 1)
 
 
-def _rank(scores: list[float]) -> int:
-    return int(rank_of_gold(torch.tensor([scores], dtype=torch.float64), torch.tensor([0])))
+def _rank(scores: list[float], example_id: str) -> int:
+    table = torch.tensor([scores], dtype=torch.float64)
+    return int(rank_of_gold(table, torch.tensor([0]), label=lambda _: f"example {example_id}"))

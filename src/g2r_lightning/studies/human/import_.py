@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from g2r_lightning.dialogue.readers.files import read_lines
+from g2r_lightning.dialogue.text import half_character
 from g2r_lightning.errors import DataError, G2RError
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.studies.human.key import Item, StudyKey
@@ -221,7 +222,12 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         return
     lines = [line for _, line in read_lines(path)]
     header = lines[0] if lines else ""
-    mark = next((mark for mark in (",", ";", "\t") if "item" in next(csv.reader([header], delimiter=mark), [])), None)
+    try:
+        mark = next(
+            (mark for mark in (",", ";", "\t") if "item" in next(csv.reader([header], delimiter=mark), [])), None
+        )
+    except csv.Error as error:
+        raise DataError(path, f"broken CSV: {error}", 1) from error
     if mark is None:
         raise DataError(path, 'no sheet: the first line has no column "item"; keep the header of the sheet', 1)
     reader = csv.DictReader((f"{line}\n" for line in lines), delimiter=mark, strict=True)
@@ -247,4 +253,7 @@ def _json_records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             raise DataError(path, f"broken JSON: {error}", number) from error
         if not isinstance(record, dict) or "item" not in record:
             raise DataError(path, 'no answer: expected an object with "item" and "rater"', number)
-        yield number, {str(name): "" if value is None else str(value) for name, value in record.items()}
+        fields = {str(name): "" if value is None else str(value) for name, value in record.items()}
+        if any(half_character(text) for field in fields.items() for text in field):
+            raise DataError(path, "half of a character (an unpaired surrogate, \\ud800 to \\udfff)", number)
+        yield number, fields

@@ -129,7 +129,13 @@ class UnreferencedModule(FusedClipping):
         loss = balanced_cross_entropy(logits, batch.true, self.trainer.strategy.reduce(counts, reduce_op="mean"))
         shown: Any = self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
         if not torch.isfinite(shown):  # the same on every process: one alone would leave the others waiting
-            raise G2RError(f"the loss is {shown.item()} at step {self.trainer.global_step}: lower the learning rate")
+            known = getattr(getattr(self.trainer, "datamodule", None), "train_examples", None)
+            numbers = sorted(set(batch.examples.tolist()))[:5]
+            examples = ", ".join(known[i].id if known else str(i) for i in numbers)
+            raise G2RError(
+                f"the loss is {shown.item()} at step {self.trainer.global_step}, with the examples {examples}: lower "
+                "the learning rate"
+            )
         right = ((logits >= 0) == batch.true).float().mean()
         self.log("train/loss", shown, prog_bar=True, batch_size=len(batch.examples))
         self.log("train/accuracy", right, batch_size=len(batch.examples))
