@@ -234,6 +234,11 @@ def test_alpha_without_scores_is_refused_with_the_remedy(fitted, runs, capsys):
     assert "score" in said
 
 
+def test_one_callback_needs_no_list(fitted, runs, tmp_path):
+    flags = ("--trainer.callbacks=lightning.pytorch.callbacks.LearningRateMonitor", "--run.test_trained=false")
+    assert run("fit", fitted, runs, "--trainer.max_steps=1", *flags) == 0
+
+
 def test_a_diverged_loss_names_the_step(fitted, runs, capsys):
     assert run("fit", fitted, runs, "--model.optimizer.lr=1e30", "--model.schedule.warmup_steps=0") == 2
     said = capsys.readouterr().err

@@ -205,7 +205,8 @@ class ExperimentCLI(LightningCLI):
         extra: dict[str, Any] = {"default_root_dir": trainer_config.get("default_root_dir") or folder}
         if trainer_config.get("logger") in (None, True):
             extra["logger"] = TensorBoardLogger(folder, name="", version="")
-        extra["callbacks"] = [*(trainer_config.get("callbacks") or []), *self.persistent_callbacks]
+        given = trainer_config.get("callbacks") or []  # Lightning takes a single one too
+        extra["callbacks"] = [*([given] if isinstance(given, Callback) else given), *self.persistent_callbacks]
         extra["use_distributed_sampler"] = False  # the data modules share out whole steps themselves
         if self.command in STUDENT_COMMANDS and not (trainer_config.get("precision") or trainer_config.get("plugins")):
             extra["precision"] = native_precision(trainer_config.get("accelerator") or "auto")
