@@ -134,10 +134,10 @@ def test_a_run_that_stopped_goes_on_and_one_that_finished_does_not(tmp_path):
     run.update_record(status="finished", steps=3)
     assert run.open(CONFIG, "resume") == "finished"
     assert run.open(changed(run={"name": "moved"}), "resume") == "finished"
-    assert run.record() == {"status": "finished", "steps": 3}
+    assert run.record() == {"schema_version": 1, "status": "finished", "steps": 3}
     with pytest.raises(ConfigError, match=r"trainer\.max_epochs=2, and cannot go back to 1"):
         run.open(changed(trainer__max_epochs=1), "resume")
-    assert run.record() == {"status": "finished", "steps": 3}
+    assert run.record() == {"schema_version": 1, "status": "finished", "steps": 3}
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
     assert run.open(changed(trainer__max_epochs=3), "resume") == "resume"
 

@@ -120,14 +120,20 @@ def main() -> int:
                 report = fuzz(target, flags.lines, Path(folder), flags.seed)
                 rows.append(Row(name, report, time.perf_counter() - begun))
                 _tell(rows[-1])
+                _write(rows, flags.seed, flags.output)
         if flags.experiments and not flags.only:
             begun = time.perf_counter()
             rows.append(Row("parser of `fit`", parsed(flags.experiments, Path(folder), flags.seed), 0.0))
             rows[-1] = Row(rows[-1].name, rows[-1].report, time.perf_counter() - begun)
             _tell(rows[-1])
-    if flags.output is not None:
-        flags.output.write_text(page(rows, flags.seed, flags.output), encoding="utf-8")
+            _write(rows, flags.seed, flags.output)
     return int(any(row.report.faults for row in rows))
+
+
+def _write(rows: list[Row], seed: int, output: Path | None) -> None:
+    """Write the page, after each reader: a stop loses one."""
+    if output is not None:
+        output.write_text(page(rows, seed, output), encoding="utf-8")
 
 
 def _tell(row: Row) -> None:
