@@ -157,6 +157,15 @@ def test_seeds_widen_and_one_seed_cannot():
     assert alone.seed_share == 0.0
 
 
+def test_what_seeds_make_of_single_dialogues_is_counted_once():
+    """Runs that are noise alone: all that is known of their means is in the runs, as SciPy takes it."""
+    draw = np.random.default_rng(2)
+    first, second = draw.normal(size=(4, 500)), draw.normal(size=(4, 500))
+    ours = compared(list(first), list(second), np.arange(500), samples=20_000).difference(0, 1)
+    theirs = stats.ttest_ind(second.mean(axis=1), first.mean(axis=1), equal_var=False).confidence_interval()
+    assert ours.high - ours.low == pytest.approx(theirs.high - theirs.low, rel=0.08)
+
+
 def test_seeds_that_agree_add_nothing():
     values = np.random.default_rng(0).random(60)
     assert seed_error([np.full(3, 0.5), np.full(4, 0.1)]) == (0.0, 1.0)

@@ -9,7 +9,8 @@
    becomes Student's, and beyond a few hundred dialogues nothing changes.
 4. Of a system that was trained several times, the mean over its seeds is the figure. Three seeds resampled give ten
    different means, and a spread that is sqrt(2/3) of the true one; so the mean's deviation is drawn from Student's t
-   with the seeds' own variance, Welch's degrees of freedom for two systems. It adds to that of the dialogues.
+   with the seeds' own variance, Welch's degrees of freedom for two systems. Runs differ on these dialogues also by
+   what a seed makes of single dialogues; that part is in the seeds' variance, and is taken out of the draws'.
 5. A p-value is read from the same draws as the interval (twice the share beyond zero), so that the two never disagree.
    Several are corrected by Holm's step-down, which holds however they depend on each other: hits and MRR, sets and
    their union say nearly the same. SciPy has false discovery rates only, which promise less than a table claims.
@@ -160,6 +161,7 @@ class Sample:
         rng = np.random.default_rng([self.seed, 1])
         chi = rng.chisquare(self.clusters - 1, len(deviations))
         deviations = (deviations * np.sqrt(self.clusters / np.maximum(chi, 1e-300)))[there]
+        deviations = deviations * self._shared(np.asarray(drawn)[there], [system for _, system in terms], there)
         of_dialogues = float(np.var(deviations))
         error, freedom = seed_error([self.values[system] for _, system in terms])
         if error > 0:
@@ -169,6 +171,17 @@ class Sample:
         low, high = map(float, np.quantile(value + deviations, [tail, 1 - tail]))
         total = of_dialogues + error**2
         return Estimate(value, low, high, _p_value(value + deviations, scale), error**2 / total if total else 0.0)
+
+    def _shared(self, drawn: Column, systems: Sequence[int], there: npt.NDArray[np.bool_]) -> float:
+        """Return the share of the draws' deviation that all seeds of a system have, from 0 to 1."""
+        apart = 0.0
+        for system in systems:
+            own = self.draws[system][there]
+            runs = own.shape[1]
+            if runs > 1:
+                apart += float((own - own.mean(axis=1, keepdims=True)).var(axis=0).sum()) / (runs - 1) / runs
+        whole = float(np.var(drawn))
+        return float(np.sqrt(max(0.0, 1 - apart / whole))) if whole > 0 else 1.0
 
 
 def seed_error(systems: Sequence[Column]) -> tuple[float, float]:

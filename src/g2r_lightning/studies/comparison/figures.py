@@ -23,6 +23,7 @@ RECALL_AT = (1, 10, 100)
 GRAMS = (2, 3)
 TOGETHER = "all"
 QUALITY = "quality"
+OF_WORDS = ("distinct_", "mean_length")
 DESCRIPTIVE = {"mean_length"}
 """In their own unit; all others are shares, shown in points."""
 
@@ -99,8 +100,9 @@ def statistics(table: pa.Table, block: Block, words: ReplyWords) -> list[Statist
     own = table.take(pa.array(block.rows))
     sizes = np.bincount(block.codes).astype(np.float64)
     replies = own["reply"].to_pylist()
-    for text in dict.fromkeys(replies):
-        words.add(text)
+    if any(key.startswith(OF_WORDS) for key in block.keys):
+        for text in dict.fromkeys(replies):
+            words.add(text)
     return [_statistic(key, own, replies, block.codes, sizes, words) for key in block.keys]
 
 
