@@ -194,7 +194,7 @@ def test_quality_joins_where_one_metric_judged_all(runs):
     assert one.estimate.value == pytest.approx(0.1)
     assert one.first_value == pytest.approx(np.concatenate(list(scores.values())).mean())
     judge(runs / "b", scores, metric="other")
-    assert any("different metrics" in note for note in compare_runs(pair, FAST).notes)
+    assert any("different judges" in note for note in compare_runs(pair, FAST).notes)
 
 
 def test_quality_of_other_replies_is_left_out(runs):

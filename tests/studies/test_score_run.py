@@ -6,10 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from g2r_lightning.cli import main
 from g2r_lightning.metrics import cluster_bootstrap
+from g2r_lightning.studies.comparison import ComparisonError, Question, compare_runs
 from g2r_lightning.studies.replies import read_run
 from g2r_lightning.studies.report.making import make_report
 from teacher.tiny_models import MAKERS
@@ -56,7 +58,20 @@ def test_replies_and_human_responses_of_a_run(fitted, gpt2, tmp_path):
     cells = {row.labels["system"]: row.cells["reply_ll"] for row in table.rows}
     assert cells["bi-encoder"].value == found["all/reply_ll"]
     assert cells["human responses"].value == found["all/human_ll"]
+    told = pq.read_table(run / "examples/likelihood-one.parquet").to_pydict()
+    assert told["example_id"] == sets[0].example_ids
+    assert told["reply_ll"] == pytest.approx([own for own, _ in ll[:first]])
+    assert told["human_mi"] == pytest.approx(mutual[:first])
+    other = tmp_path / "runs/y"
+    shutil.copytree(run, other)
+    compared = compare_runs(
+        [str(run), str(other)], Question(samples=100, metrics=["reply_ll", "reply_mi"]), join_seeds=False
+    )
+    assert compared.figure("x", "reply_ll").estimate.value == pytest.approx(found["all/reply_ll"])
+    assert compared.figure("y", "reply_mi", "two").estimate.value == pytest.approx(found["two/reply_mi"])
     assert main(["score", *FLAGS, gpt2, "--scoring.prior=none", f"--replies_of={run}"]) == 0
+    with pytest.raises(ComparisonError, match="no figure 'reply_ll'"):  # the judges differ now
+        compare_runs([str(run), str(other)], Question(samples=100, metrics=["reply_ll"]), join_seeds=False)
     assert "all/reply_mi" not in json.loads((run / "results/likelihood.json").read_text())
 
 

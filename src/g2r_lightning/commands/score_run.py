@@ -2,7 +2,8 @@
 
 The teacher reads every test context with two candidates, the run's best reply and the human response. What it tells
 goes into the run's ``results/likelihood.json``: ``<set>/reply_ll`` and ``<set>/human_ll``, natural-log likelihood a
-token, and where the scoring has a prior ``reply_mi`` and ``human_mi``, each with its 95% interval over dialogues.
+token, and where the scoring has a prior ``reply_mi`` and ``human_mi``, each with its 95% interval over dialogues;
+``examples/likelihood-<set>.parquet`` has those of every example, to compare runs in pairs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from g2r_lightning.commands.passes import prior_name, run_pass, scoring_teacher
@@ -74,6 +78,7 @@ def score_run(cli: ExperimentCLI) -> None:
     found = likelihood_figures(sets, columns)
     with atomic_path(run.folder / "results" / "likelihood.json") as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    _write_examples(run.folder, sets, columns)
     run.update_record(likelihood_teacher={**teacher.describe(), "prior": plan.prior})
     shutil.rmtree(folder)
     for key in (f"{TOGETHER}/{side}_ll" for side in SIDES):
@@ -87,11 +92,7 @@ def likelihood_figures(sets: Sequence[RunReplies], columns: dict[str, list[float
         sets: a run's replies.
         columns: of the scores, two rows an example, in the order of the sets: its reply, then the human response.
     """
-    sums = [columns["log_likelihood"], columns["num_tokens"]]
-    priors = [columns["prior_log_likelihood"], columns["prior_num_tokens"]]
-    scores = {"ll": teacher_score(*sums, kind="ll", normalise=True)}
-    if None not in priors[0]:
-        scores["mi"] = teacher_score(*sums, *priors, kind="mi", normalise=True)
+    scores = _scores(columns)
     found: dict[str, float] = {}
     start = 0
     spans = {}
@@ -108,3 +109,33 @@ def likelihood_figures(sets: Sequence[RunReplies], columns: dict[str, list[float
                 if interval.clusters > 1:
                     found |= {f"{name}/{side}_{kind}_low": interval.low, f"{name}/{side}_{kind}_high": interval.high}
     return found
+
+
+def _scores(columns: dict[str, list[float]]) -> dict[str, Any]:
+    """Return ``ll``, and ``mi`` where there is a prior: nats a token, a value a row of the scores."""
+    sums = [columns["log_likelihood"], columns["num_tokens"]]
+    priors = [columns["prior_log_likelihood"], columns["prior_num_tokens"]]
+    scores = {"ll": teacher_score(*sums, kind="ll", normalise=True)}
+    if None not in priors[0]:
+        scores["mi"] = teacher_score(*sums, *priors, kind="mi", normalise=True)
+    return scores
+
+
+def _write_examples(folder: Path, sets: Sequence[RunReplies], columns: dict[str, list[float]]) -> None:
+    """Write the likelihoods of every example of a run, a file a set."""
+    scores, start = _scores(columns), 0
+    for one in sets:
+        rows = range(start, start + len(one.replies))
+        table = {
+            "example_id": one.example_ids,
+            "dialogue_id": [reply.dialogue for reply in one.replies],
+            "reply": [reply.replies[0] for reply in one.replies],
+            **{
+                f"{side}_{kind}": [float(values[2 * row + offset]) for row in rows]
+                for kind, values in scores.items()
+                for offset, side in enumerate(SIDES)
+            },
+        }
+        with atomic_path(folder / "examples" / f"likelihood-{one.name}.parquet") as temporary:
+            pq.write_table(pa.table(table), temporary)
+        start += len(one.replies)

@@ -21,7 +21,6 @@ import pyarrow as pa
 from g2r_lightning.metrics.resampling import Estimate, Sample, holm, resampled
 from g2r_lightning.studies.comparison.contexts import ContextPair, widest_contexts
 from g2r_lightning.studies.comparison.figures import (
-    QUALITY,
     TOGETHER,
     Block,
     ReplyWords,
@@ -29,7 +28,7 @@ from g2r_lightning.studies.comparison.figures import (
     check_results,
     statistics,
 )
-from g2r_lightning.studies.comparison.inputs import ComparisonError, read_tested
+from g2r_lightning.studies.comparison.inputs import JOINED, ComparisonError, read_tested
 from g2r_lightning.studies.comparison.notes import notes_on
 from g2r_lightning.studies.comparison.systems import (
     System,
@@ -250,16 +249,17 @@ def compare_systems(systems: Sequence[System], question: Question, stage: str = 
     )  # fmt: skip
 
 
-def _judged_alike(systems: Sequence[System]) -> bool:
-    """Whether one learned metric has judged the replies of all runs."""
-    metrics = {run.metric for system in systems for run in system.runs}
-    return len(metrics) == 1 and None not in metrics
+def _judged_alike(systems: Sequence[System]) -> list[str]:
+    """Return the figures that one judge gave to the replies of all runs."""
+    runs = [run for system in systems for run in system.runs]
+    judges = {key: {run.judges.get(key) for run in runs} for key in JOINED}
+    return [key for key, who in judges.items() if len(who) == 1 and None not in who]
 
 
-def _scope(sets: Mapping[str, pa.Table], names: Sequence[str], judged: bool) -> pa.Table:
+def _scope(sets: Mapping[str, pa.Table], names: Sequence[str], judged: Sequence[str]) -> pa.Table:
     """Return the examples of some sets as one table, in the order of the sets and of the ids."""
     columns = ["dialogue_id", "list_rank", "list_size", "full_rank", "reply", "reply_source"]
-    return pa.concat_tables([sets[name].select([*columns, *([QUALITY] if judged else [])]) for name in names])
+    return pa.concat_tables([sets[name].select([*columns, *judged]) for name in names])
 
 
 def _samples(
@@ -325,5 +325,5 @@ def _all_known(metrics: Sequence[str] | None, known: set[str]) -> None:
         if name not in known:
             nearest = get_close_matches(name, sorted(known), 1, cutoff=0.4)
             hint = f"did you mean '{nearest[0]}'?" if nearest else f"they have {', '.join(sorted(known))}"
-            judged = " (all runs must be judged by one metric: `quality`)" if name == QUALITY else ""
+            judged = " (one judge must have judged all runs: docs/compare.md)" if name in JOINED else ""
             raise ComparisonError(f"--metrics: the runs have no figure '{name}'{judged}; {hint}")

@@ -16,16 +16,15 @@ import pyarrow as pa
 
 from g2r_lightning.metrics.diversity import normalise_reply, tokens
 from g2r_lightning.metrics.resampling import Column, Statistic
-from g2r_lightning.studies.comparison.inputs import ComparisonError, TestedRun
+from g2r_lightning.studies.comparison.inputs import JOINED, ComparisonError, TestedRun
 
 Whole = npt.NDArray[np.int64]
 RECALL_AT = (1, 10, 100)
 GRAMS = (2, 3)
 TOGETHER = "all"
-QUALITY = "quality"
 OF_WORDS = ("distinct_", "mean_length")
-DESCRIPTIVE = {"mean_length"}
-"""In their own unit; all others are shares, shown in points."""
+OWN_UNITS = {"mean_length": 1, "reply_ll": 2, "reply_mi": 2}
+"""Figures in their own unit, with the digits that readers see; all others are shares, shown in points."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def blocks(table: pa.Table, wanted: Callable[[str], bool]) -> list[Block]:
     sizes = table["list_size"].to_numpy()
     keys: dict[bytes, list[str]] = {}
     masks: dict[bytes, npt.NDArray[np.bool_]] = {}
-    for mask, names in _masks(sizes, QUALITY in table.column_names):
+    for mask, names in _masks(sizes, [key for key in JOINED if key in table.column_names]):
         chosen = [name for name in names if wanted(name)]
         if chosen:
             keys.setdefault(mask.tobytes(), []).extend(chosen)
@@ -113,7 +112,7 @@ def check_results(run: TestedRun, scope: str, keys: Sequence[str], found: Sequen
         ComparisonError: names the figure, both values and the remedy.
     """
     for key, value in zip(keys, found, strict=True):
-        told = run.results.get(f"{scope}/{key}") if key != QUALITY else None
+        told = run.results.get(f"{scope}/{key}") if key not in JOINED else None
         if told is not None and not abs(told - value) <= 1e-6 * max(1.0, abs(value)):
             raise ComparisonError(
                 f"{run.name}: results/{run.stage}.json has {scope}/{key}={told:.6f}, its examples say {value:.6f}: "
@@ -122,12 +121,12 @@ def check_results(run: TestedRun, scope: str, keys: Sequence[str], found: Sequen
             )
 
 
-def _masks(sizes: Whole, judged: bool) -> list[tuple[npt.NDArray[np.bool_], list[str]]]:
+def _masks(sizes: Whole, judged: Sequence[str]) -> list[tuple[npt.NDArray[np.bool_], list[str]]]:
     """Return which examples each figure is about."""
     every = np.ones(len(sizes), bool)
     lists = [(sizes == size, [f"hits_at_1_of_{size}", f"mrr_of_{size}"]) for size in np.unique(sizes).tolist()]
     recall = [f"recall_at_{k}" for k in RECALL_AT]
-    replies = [*(f"distinct_{n}" for n in GRAMS), "mean_length", "generated_share", *([QUALITY] if judged else [])]
+    replies = [*(f"distinct_{n}" for n in GRAMS), "mean_length", "generated_share", *judged]
     return [*lists, (every, [*recall, *replies])]
 
 

@@ -7,6 +7,7 @@ something that nobody tested.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ COLUMNS = (
     "example_id", "dialogue_id", "context", "response", "list_rank", "list_size", "full_rank", "reply", "reply_source",
 )  # fmt: skip
 LIST_HASH = "list_hash"
+JOINED = {
+    "quality": ("quality", "quality_metric"),
+    "reply_ll": ("likelihood", "likelihood_teacher"),
+    "reply_mi": ("likelihood", "likelihood_teacher"),
+}
+"""Figures that a judge gives later, from ``examples/<label>-<set>.parquet``: label, and where the record names it."""
 STAGES = ("test", "validation")
 STAGE_MARK = "@"
 
@@ -45,8 +52,8 @@ class TestedRun:
         config: the composed configuration.
         results: ``results/<stage>.json``.
         sets: name -> its examples, sorted by id; the columns are :data:`COLUMNS`, :data:`LIST_HASH` where the run has
-            it, and ``quality`` where a learned metric has judged these replies.
-        metric: sha256 of the checkpoint of that learned metric.
+            it, and those of :data:`JOINED` that a learned metric or a teacher gave to these very replies.
+        judges: which one it was, by column.
         responses: sha256 and number of the responses that it answers from, where its index is there.
         hashes: sha256 of the files that this was read from.
         record_data: what the record says of the training data.
@@ -58,7 +65,7 @@ class TestedRun:
     config: dict[str, Any]
     results: dict[str, float]
     sets: dict[str, pa.Table]
-    metric: str | None
+    judges: dict[str, str]
     responses: tuple[str, int] | None
     hashes: dict[str, str]
     record_data: dict[str, Any] | None = None
@@ -100,9 +107,11 @@ def read_tested(given: str | Path, stage: str = "test") -> TestedRun:
     for path in (folder / RECORD, folder / CONFIG, folder / "results" / f"{stage}.json"):
         if path.is_file():
             hashes[str(path.relative_to(folder))] = file_hash(path)
-    sets, metric = _with_quality(folder, stage, sets, record)
+    judges: dict[str, str] = {}
+    for column in JOINED:
+        sets = _joined(folder, stage, sets, record, column, judges)
     return TestedRun(
-        folder, stage, record.get("seed"), _config(folder), results, sets, metric, _responses(folder), hashes,
+        folder, stage, record.get("seed"), _config(folder), results, sets, judges, _responses(folder), hashes,
         record.get("data"),
     )  # fmt: skip
 
@@ -186,28 +195,36 @@ def _config(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _with_quality(
-    folder: Path, stage: str, sets: dict[str, pa.Table], record: dict[str, Any]
-) -> tuple[dict[str, pa.Table], str | None]:
-    """Return the sets with the scores of a learned metric, where all of these very replies were judged by one."""
-    label = "quality" if stage == "test" else f"quality-{stage}"
-    judged = record.get("quality_metric") or {}
+def _joined(
+    folder: Path,
+    stage: str,
+    sets: dict[str, pa.Table],
+    record: dict[str, Any],
+    column: str,
+    judges: dict[str, str],
+) -> dict[str, pa.Table]:
+    """Return the sets with one more column, and note its judge, where all of these very replies were judged by one."""
+    label, fact = JOINED[column]
+    judge = record.get(fact) or {}
+    if judge.get("stage", "test") != stage:
+        return sets
     found = {}
     for name, table in sets.items():
-        path = folder / "examples" / f"{label}-{name}.parquet"
-        if judged.get("stage") != stage or not path.is_file():
-            return sets, None
+        path = folder / "examples" / f"{label if stage == 'test' else f'{label}-{stage}'}-{name}.parquet"
         try:
-            scores = pq.read_table(path, columns=["example_id", "reply", "quality"]).sort_by("example_id")
+            if not path.is_file() or column not in pq.read_schema(path).names:
+                return sets
+            scores = pq.read_table(path, columns=["example_id", "reply", column]).sort_by("example_id")
         except (pa.ArrowException, OSError, KeyError) as error:
             raise ComparisonError(
-                f"{path}: cannot be read ({' '.join(str(error).split())}); judge the run again with `quality`"
+                f"{path}: cannot be read ({' '.join(str(error).split())}); delete it, or judge the run again"
             ) from error
-        same = all(scores[column].to_pylist() == table[column].to_pylist() for column in ("example_id", "reply"))
-        if not same or scores["quality"].null_count or _has_nan(scores["quality"]):
-            return sets, None
-        found[name] = table.append_column("quality", scores["quality"].combine_chunks())
-    return found, judged.get("sha256")
+        same = all(scores[key].to_pylist() == table[key].to_pylist() for key in ("example_id", "reply"))
+        if not same or scores[column].null_count or _has_nan(scores[column]):
+            return sets
+        found[name] = table.append_column(column, scores[column].combine_chunks())
+    judges[column] = str(judge.get("sha256") or json.dumps(judge, sort_keys=True))
+    return found
 
 
 def _responses(folder: Path) -> tuple[str, int] | None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from g2r_lightning.metrics.resampling import Estimate
-from g2r_lightning.studies.comparison.figures import QUALITY
+from g2r_lightning.studies.comparison.inputs import JOINED
 from g2r_lightning.studies.comparison.systems import System, system_settings
 
 FEW_DIALOGUES = 20
+_SCORE = "`score ... --replies_of=FOLDER`"
+JUDGES = {"quality": "`quality ... --quality.run=FOLDER`", "reply_ll": _SCORE, "reply_mi": _SCORE}
 
 
 class Tested(Protocol):
@@ -28,17 +30,22 @@ class Tested(Protocol):
         """How many there are."""
 
 
-def notes_on(systems: Sequence[System], found: Sequence[Tested], samples: int, judged: bool) -> list[str]:
+def notes_on(systems: Sequence[System], found: Sequence[Tested], samples: int, judged: Sequence[str]) -> list[str]:
     """Return the notes, the weightiest first.
 
     Args:
         systems: all of them.
         found: all differences.
         samples: how many times dialogues were drawn.
-        judged: whether one learned metric judged all replies.
+        judged: figures that one judge gave to all replies.
     """
     notes = [*_on_seeds(systems), *_on_dialogues(found), *_on_resolution(found, samples)]
-    return [*notes, *_on_responses(systems), *_on_data(systems), *([] if judged else _on_quality(systems))]
+    return [
+        *notes,
+        *_on_responses(systems),
+        *_on_data(systems),
+        *(note for key in JOINED if key not in judged for note in _on_judges(systems, key)),
+    ]
 
 
 def _on_seeds(systems: Sequence[System]) -> list[str]:
@@ -103,12 +110,12 @@ def _on_data(systems: Sequence[System]) -> list[str]:
     return ["The runs were trained on different dialogues."] if len(hashes - {None}) > 1 else []
 
 
-def _on_quality(systems: Sequence[System]) -> list[str]:
+def _on_judges(systems: Sequence[System], key: str) -> list[str]:
+    """Tell why a figure is left out that some of the runs have."""
     runs = [run for system in systems for run in system.runs]
-    without = [run.name for run in runs if run.metric is None]
+    without = [run.name for run in runs if key not in run.judges]
     if len(without) == len(runs):
         return []
     if without:
-        remedy = "`quality -c runs/METRIC/config.yaml --quality.run=FOLDER` does it"
-        return [f"{QUALITY} is left out: {', '.join(without)} not judged since the last test; {remedy}."]
-    return [f"{QUALITY} is left out: different metrics judged the runs, and their scores cannot be compared."]
+        return [f"{key} is left out: {', '.join(without)} not judged since the last test ({JUDGES[key]} does it)."]
+    return [f"{key} is left out: the runs have different judges, whose scores cannot be compared."]

@@ -20,7 +20,7 @@ from g2r_lightning.inference.model_card import table as markdown
 from g2r_lightning.paths import replaced_folder
 from g2r_lightning.studies.comparison.compare import Comparison, Difference, Figure
 from g2r_lightning.studies.comparison.contexts import Answer, ContextPair
-from g2r_lightning.studies.comparison.figures import DESCRIPTIVE
+from g2r_lightning.studies.comparison.figures import OWN_UNITS
 from g2r_lightning.studies.comparison.inputs import ComparisonError
 
 SCHEMA = 1
@@ -30,6 +30,7 @@ SIGNIFICANT = 0.05
 LABELS = {
     "distinct_2": "Dist-2", "distinct_3": "Dist-3", "mean_length": "length, tokens",
     "generated_share": "teacher's replies", "quality": "learned quality",
+    "reply_ll": "teacher's LL, nats", "reply_mi": "teacher's MI, nats",
 }  # fmt: skip
 LAST_TURNS = 3
 
@@ -55,15 +56,17 @@ def shown(metric: str, value: float) -> str:
     >>> shown("hits_at_1_of_20", 0.6543), shown("mean_length", 11.234)
     ('65.4', '11.2')
     """
-    return f"{value if metric in DESCRIPTIVE else 100 * value:.1f}"
+    return f"{value:.{OWN_UNITS[metric]}f}" if metric in OWN_UNITS else f"{100 * value:.1f}"
 
 
 def shown_difference(one: Difference) -> str:
     """Return a difference with its interval."""
-    scale = 1 if one.metric in DESCRIPTIVE else 100
+    scale, digits = (1, OWN_UNITS[one.metric]) if one.metric in OWN_UNITS else (100, 1)
     told = one.estimate
-    middle = f"{scale * told.value:+.1f}"
-    return middle if math.isnan(told.low) else f"{middle} [{scale * told.low:+.1f}, {scale * told.high:+.1f}]"
+    middle = f"{scale * told.value:+.{digits}f}"
+    if math.isnan(told.low):
+        return middle
+    return f"{middle} [{scale * told.low:+.{digits}f}, {scale * told.high:+.{digits}f}]"
 
 
 def shown_p(value: float) -> str:
@@ -218,7 +221,8 @@ def _explained(comparison: Comparison) -> str:
     question = comparison.question
     seeds = "seeds and dialogues" if any(one.seeds_known for one in comparison.differences) else "dialogues"
     return (
-        f"Shares in points of 100, length in tokens. {100 * question.level:g}% intervals of the difference by "
+        f"Shares in points of 100, length in tokens, likelihoods in nats a token. "
+        f"{100 * question.level:g}% intervals of the difference by "
         f"{question.samples} paired draws of whole dialogues (seed {question.seed}), over {seeds}; an interval is of "
         f"its own difference alone. p is two-sided; p (Holm) is corrected for all {comparison.tests} tests of this "
         "page. Dist-2 and Dist-3 through the jackknife over dialogues."
