@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m g2r_lightning
 
-.PHONY: install quickstart quickstart-seeds coverage test test-slow lint types unit format sample bench clean help test-browser study study-small stored-study
+.PHONY: install quickstart quickstart-seeds coverage test test-slow lint types unit format sample bench clean help test-browser study study-small stored-study faults audit
 
 help:
 	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (under 4 minutes)"
@@ -20,6 +20,8 @@ help:
 	@echo "make fuzz         100,000 broken lines for every reader, into docs/results/fuzz.md"
 	@echo "make long-run     a million responses, 20,000 contexts, 50 epochs: nothing may grow (docs/results/long_run.md)"
 	@echo "make test-min     the tests with the oldest versions that setup.cfg allows"
+	@echo "make faults       break every command FAULTS=500 times and see that nothing is lost or wrong (half an hour)"
+	@echo "make audit        known vulnerabilities of the installed packages (asks the package index)"
 	@echo "make format       format the code"
 
 $(VENV)/bin/python:
@@ -117,6 +119,16 @@ study: $(VENV)/.installed-dev
 # The records of a tiny study that notebooks and tables are tested on (three minutes).
 stored-study: $(VENV)/.installed-dev
 	folder=$$(mktemp -d) && OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/studies/tiny_study_run.py $$folder/study
+
+# Kills, full disks, damaged files: FAULTS of them, drawn from SEED, each logged in .cache/faults; the same call goes on.
+FAULTS ?= 500
+SEED ?= 0
+faults: $(VENV)/.installed-dev
+	PYTHONPATH=tests $(BIN)/python -m faults.campaign --faults $(FAULTS) --seed $(SEED) --page docs/results/faults.md $(FAULTS_FLAGS)
+
+# Known vulnerabilities of what is installed. Fails too where no advisory service answers.
+audit: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/audit.py
 
 clean:
 	rm -rf .cache build dist .pytest_cache .mypy_cache .ruff_cache

@@ -219,3 +219,15 @@ def test_peak_memory_is_that_since_the_reset() -> None:
     block[::4096] = b"x" * len(block[::4096])
     del block
     assert 150e6 < worker.peak_memory() - before < 400e6
+
+
+def test_an_audit_that_could_ask_nobody_fails(capsys):
+    from audit import told
+
+    unknown = [{"name": "torch", "skip_reason": "not found"}, {"name": "numpy", "skip_reason": "not found"}]
+    assert told(unknown) == 2
+    assert "no audit" in capsys.readouterr().err
+    clean = {"name": "numpy", "version": "2", "vulns": []}
+    assert told([*unknown, clean]) == 0
+    assert told([clean, {"name": "x", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}]) == 1
+    assert "x 1: CVE-1, mended in 2" in capsys.readouterr().out

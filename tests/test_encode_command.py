@@ -19,6 +19,7 @@ import torch
 from g2r_lightning.cli import main
 from g2r_lightning.errors import StoreError
 from g2r_lightning.index import EncodedResponses, encode_rows, load_index
+from g2r_lightning.store.json_file import write_json
 from tiny import WORDS
 
 COUNT, SHARD = 230, 32
@@ -138,7 +139,7 @@ def test_killed_while_reading_begins_to_read_again(fitted, place, whole):
     plan = {key: value for key, value in manifest.items() if key not in outcome}
     for name in ("manifest.json", *(path.name for path in folder.glob("*.npy")), "part-00002.parquet"):
         (folder / name).unlink()
-    (folder / "plan.json").write_text(json.dumps(plan))
+    write_json(folder / "plan.json", plan)
     (folder / ".part-00002.parquet.7.tmp").write_text("half of it")
     assert encode(fitted, place, "reading") == 0
     assert content(folder) == whole
@@ -234,15 +235,15 @@ def test_a_damaged_folder_is_named(fitted, place, whole, capsys):
     bytes_ = bytearray(vectors.read_bytes())
     bytes_[-1] ^= 1
     vectors.write_bytes(bytes_)
-    with pytest.raises(StoreError, match=r"changed since they were written: part-00001\.npy"):
-        EncodedResponses(folder).verify()
+    with pytest.raises(StoreError, match=r"part-00001\.npy: changed since it was written"):
+        EncodedResponses(folder)
     vectors.write_bytes(bytes_[:-8])
     with pytest.raises(StoreError, match=r"part-00001\.npy: \d+ bytes, but \d+ were written"):
         EncodedResponses(folder)
     assert encode(fitted, place, "damaged") == 2
     assert "part-00001.npy" in capsys.readouterr().err
     vectors.unlink()
-    with pytest.raises(StoreError, match=r"part-00001\.npy: 0 bytes"):
+    with pytest.raises(StoreError, match=r"part-00001\.npy: missing"):
         EncodedResponses(folder)
     assert encode(fitted, place, "damaged") == 0  # makes what lacks
     assert content(folder) == whole

@@ -200,6 +200,7 @@ def test_of_several_processes_the_first_alone_builds(fitted, place, tmp_path, mo
     """All of them encode (``encode`` is tested with two); what follows is not their business."""
     second = SimpleNamespace(precision="32-true", is_global_zero=False)
     monkeypatch.setattr(index_command, "pass_trainer", lambda *_: second)
+    monkeypatch.setattr(index_command, "first_process", lambda: False)
     monkeypatch.setattr(index_command, "run_encoding", lambda *_: None)
     assert main(words(fitted, place, tmp_path / "index")) == 0
     assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ import yaml
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.paths import alone_in, atomic_path, is_held, resolve_path, writable_place
 from g2r_lightning.runs import RunFolder, differences, environment, readable_checkpoint
+from g2r_lightning.sealed_yaml import unsealed_yaml
 
 CONFIG = "seed_everything: 1\nrun: {name: x}\ndata: {batch_size: 8, files: [a, b]}\ntrainer: {max_epochs: 2}\n"
 
@@ -118,7 +119,7 @@ def test_names_limits_and_displays_are_no_difference():
 def test_a_new_folder_keeps_its_configuration(tmp_path):
     run = RunFolder(tmp_path / "run")
     assert run.open(CONFIG, "resume") == "new"
-    assert (run.folder / "config.yaml").read_text() == CONFIG
+    assert unsealed_yaml((run.folder / "config.yaml").read_text()) == CONFIG
     assert run.record() == {}
     assert run.last_checkpoint is run.best_checkpoint is None
     assert run.results("test") == {}

@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Sequence
 
 from g2r_lightning.errors import G2RError
+from g2r_lightning.paths import disk_trouble
+from g2r_lightning.stopping import STOPPED, StopSignals
 
 COMMANDS = {
     "fit": "train a student (or a teacher, or a learned metric), build its index, log retrieval metrics every epoch",
@@ -39,7 +41,6 @@ WITHOUT_EXPERIMENT = {
     "doctor": "look at versions, machine and what an experiment would need (-c), each with its remedy",
     "clean": "list runs, stores, indexes and caches with their sizes, and remove what is named",
 }
-STOPPED = "stopped; run the same command again to go on"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: command and its flags; those of the process by default.
 
     Returns:
-        Exit status: 0, 2 for what the person at the keyboard can mend, 130 after Ctrl-C, or 1 for what `doctor` found.
+        Exit status: 0, 2 for what the person at the keyboard can mend, 130 after Ctrl-C, 143 after SIGTERM, or 1 for
+        what `doctor` found.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -64,16 +66,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
         return _fail(f"unknown command '{command}'{hint}\n\n{usage()}")
     _quieten()
-    try:
-        status: int = importlib.import_module("g2r_lightning.commands").run(command, rest)
-    except G2RError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail(STOPPED, status=130)
-    except SystemExit as end:
-        if end.code == 1:  # what Lightning 2.6 makes of Ctrl-C
-            return _fail(STOPPED, status=130)
-        return end.code if isinstance(end.code, int) else 0  # after --help and --print_config
+    with StopSignals() as signals:
+        try:
+            status: int = importlib.import_module("g2r_lightning.commands").run(command, rest)
+        except G2RError as error:
+            return _fail(str(error))
+        except KeyboardInterrupt:
+            return _fail(STOPPED, signals.status)
+        except SystemExit as end:
+            if signals.asked or end.code == 1:  # what Lightning 2.6 makes of both signals
+                return _fail(STOPPED, signals.status)
+            return end.code if isinstance(end.code, int) else 0  # after --help and --print_config
+        except Exception as error:
+            if (told := disk_trouble(error)) is None:
+                raise
+            return _fail(told)
     return status
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from g2r_lightning.sealed_yaml import unsealed_yaml
+
 Tree = dict[str, Any]
 CONFIG_FLAGS = ("-c", "--config")
 
@@ -61,13 +63,15 @@ def read_tree(file: str) -> Tree:
 
     Raises:
         OSError: the file cannot be read.
-        yaml.YAMLError: it is not YAML, or no mapping.
+        yaml.YAMLError: it is not YAML, or no mapping, or a run's own that is not as it was written.
     """
     with Path(file).open(encoding="utf-8") as stream:  # its name is in the parser's complaints
         try:
+            unsealed_yaml(stream.read())
+            stream.seek(0)
             tree = yaml.safe_load(stream)
-        except (UnicodeDecodeError, RecursionError) as error:
-            reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "nested too deeply"
+        except (ValueError, RecursionError) as error:
+            reason = {UnicodeDecodeError: "not UTF-8", RecursionError: "nested too deeply"}.get(type(error), str(error))
             raise yaml.YAMLError(f"{file}: {reason}") from error
     if tree is not None and not isinstance(tree, dict):
         raise yaml.YAMLError(f"{file}: an experiment is a mapping of sections, this is a {type(tree).__name__}")

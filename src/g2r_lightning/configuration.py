@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from g2r_lightning.checkpoint_io import plugins_for
 from g2r_lightning.composition import with_one_file
 from g2r_lightning.config_errors import explain, idle_alias, innermost
 from g2r_lightning.errors import ConfigError
@@ -207,6 +208,7 @@ class ExperimentCLI(LightningCLI):
             extra["logger"] = TensorBoardLogger(folder, name="", version="")
         given = trainer_config.get("callbacks") or []  # Lightning takes a single one too
         extra["callbacks"] = [*([given] if isinstance(given, Callback) else given), *self.persistent_callbacks]
+        extra["plugins"] = plugins_for(trainer_config.get("plugins"), trainer_config.get("strategy"))
         extra["use_distributed_sampler"] = False  # the data modules share out whole steps themselves
         if self.command in STUDENT_COMMANDS and not (trainer_config.get("precision") or trainer_config.get("plugins")):
             extra["precision"] = native_precision(trainer_config.get("accelerator") or "auto")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from g2r_lightning.errors import ConfigError, G2RError
@@ -45,7 +46,13 @@ def resolve_model(name: str, setting: str = "teacher.init_args.name_or_path") ->
 
 def missing_model(name: str, setting: str, cause: Exception) -> G2RError:
     """Return the error for a model that transformers could not load, with the remedy that fits the name."""
-    if Path(name).is_dir():
+    if "custom code" in str(cause):
+        reason = (
+            "it brings Python code of its own, which is never run here; take a model that transformers knows itself"
+        )
+    elif isinstance(cause, UnpicklingError):
+        reason = "its weights are a pickle that holds more than tensors, which is never loaded; take safetensors"
+    elif Path(name).is_dir():
         reason = f"this folder holds no model that transformers can load ({_first_line(cause)})"
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
         made = ", or make the model first (fit -c experiments/teacher_*.yaml)" if setting.startswith("teacher") else ""

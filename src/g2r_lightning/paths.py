@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from g2r_lightning.errors import G2RError
 
 PACKAGE_PREFIX = "package:"
+FULL = "check permissions and free space, or choose another place"
+_TROUBLES = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG,
+    errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
+_WORDS = (
+    "no space left", "disk quota exceeded", "file too large", "read-only file system", "permission denied",
+    "input/output error", "requested and ", "os error 28", "write error", "write failed", "error writing",
+)  # fmt: skip
+"""What libraries that write files themselves say of a full disk: numpy, safetensors, faiss, torch."""
 
 
 def resolve_path(path: str | Path) -> Path:
@@ -27,6 +40,34 @@ def resolve_path(path: str | Path) -> Path:
     return Path(text).expanduser()
 
 
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that a manifest names, which must lie in the manifest's folder.
+
+    A folder may come from anywhere. Whatever its manifest says, nothing outside of it is read or replaced: no absolute
+    path, no ``..``, no symbolic link that leads out.
+
+    Raises:
+        G2RError: it lies elsewhere.
+    """
+    parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
+    path = folder / name
+    strange = not name or PureWindowsPath(name).is_absolute() or PurePosixPath(name).is_absolute() or ".." in parts
+    if strange or not path.resolve().is_relative_to(folder.resolve()):
+        raise G2RError(f"{folder}: its manifest names {name!r}, which lies outside of it; do not use this folder")
+    return path
+
+
+def disk_trouble(error: Exception) -> str | None:
+    """Return what to tell of an error that a full or forbidden disk caused, ``None`` for any other."""
+    if isinstance(error, OSError) and error.errno in _TROUBLES:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return f"{place}{error.strerror}; {FULL}, then run the same command again"
+    told = str(error)
+    if not isinstance(error, OSError | RuntimeError | ValueError) and type(error).__name__ != "SafetensorError":
+        return None
+    return f"{told}; {FULL}, then run the same command again" if any(w in told.lower() for w in _WORDS) else None
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary neighbour of ``path`` to write to; it takes the name when the block ends without an error.
@@ -36,22 +77,49 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         G2RError: the file cannot be written: no permission, a full disk, a folder of that name.
     """
-    # two machines that share a drive may have the same process number
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:6]}.tmp")
+    here = f".{path.name}.{platform.node()}"  # machines that share a drive may have the same process numbers
+    temporary = path.with_name(f"{here}.{os.getpid()}.{uuid.uuid4().hex[:6]}.tmp")
     try:
         writable_place(path)
+        for left_over in path.parent.glob(f"{glob.escape(here)}.*.tmp"):
+            if not _lives(left_over.name.split(".")[-3]):
+                left_over.unlink(missing_ok=True)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         temporary.replace(path)
+        flush(path.parent)
     except OSError as error:
-        raise G2RError(
-            f"{path}: cannot be written ({error.strerror or error}); check permissions and free space, or choose "
-            "another place"
-        ) from error
+        raise G2RError(f"{path}: cannot be written ({error.strerror or error}); {FULL}") from error
     finally:
         with suppress(OSError):  # a file in the place of the folder, which is what the error above is about
             temporary.unlink(missing_ok=True)
+
+
+def _lives(number: str) -> bool:
+    """Whether a process of this machine is there still; always, where asking would disturb it (Windows)."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def flush(path: Path) -> None:
+    """Let a file or folder reach the disk; not every system can be asked to for a folder.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    with suppress(OSError) if path.is_dir() else nullcontext():
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def writable_place(path: Path) -> Path:
@@ -85,19 +153,21 @@ def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
         G2RError: another process is in it.
     """
     handle: int | None = None
+    busy = False
     try:
         import fcntl
 
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        assert handle is not None
-        os.close(handle)
-        raise G2RError(f"{folder}: another process is writing into it; wait for its end, or stop it") from error
+        busy = not os.path.samestat(os.fstat(handle), folder.stat())  # it was replaced since it was opened
+    except BlockingIOError:
+        busy = True
     except (ImportError, OSError):  # what is wrong with the folder itself is told by who writes into it
         pass
     try:
+        if busy:
+            raise G2RError(f"{folder}: another process is writing into it; wait for its end, or stop it")
         yield
     finally:
         if handle is not None:
@@ -129,20 +199,59 @@ def is_held(folder: Path) -> bool | None:
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to write into, which takes the place of ``folder`` when the block ends well.
 
-    Whoever looks sees the old content or the new, but for the instant between two renames; a block that raises
-    leaves the old content as it was. What a killed process left of its own attempt goes.
+    Whoever looks sees the old content or the new; a block that raises, or a process that is killed, leaves the old
+    content as it was. What a killed process left of its own attempt goes.
+
+    Raises:
+        G2RError: another process is making this folder, or it cannot be written.
     """
-    for left_over in folder.parent.glob(f".{folder.name}-new-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+    _tidy(folder)
     mark = uuid.uuid4().hex[:8]
-    fresh = folder.with_name(f".{folder.name}-new-{mark}")
-    old = folder.with_name(f".{folder.name}-old-{mark}")
-    fresh.mkdir(parents=True)
+    fresh, old = (folder.with_name(f".{folder.name}-{state}-{mark}") for state in ("new", "old"))
     try:
-        yield fresh
-        if folder.exists():
-            folder.replace(old)
-        fresh.replace(folder)
+        fresh.mkdir(parents=True)
+        with alone_in(fresh):
+            yield fresh
+            for path in (*fresh.rglob("*"), fresh):
+                flush(path)
+            if folder.exists() and not _exchanged(fresh, folder):
+                folder.replace(old)
+            if fresh.exists() and not folder.exists():
+                fresh.replace(folder)
+            flush(folder.parent)
+    except OSError as error:
+        if (told := disk_trouble(error)) is None:
+            raise
+        raise G2RError(f"{folder}: cannot be written ({told})") from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)  # the old content, where the two were exchanged
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what killed processes left of a folder's making; give its old content back where it has none.
+
+    Raises:
+        G2RError: another process is making this folder.
+    """
+    for old in folder.parent.glob(f".{folder.name}-old-*"):
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:  # killed between two renames
+            old.replace(folder)
+    for left_over in folder.parent.glob(f".{folder.name}-new-*"):
+        with alone_in(left_over):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _exchanged(left: Path, right: Path) -> bool:
+    """Let two folders take each other's name in one step; ``False`` where the system cannot (Linux can)."""
+    import ctypes
+
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return bool(call(here, os.fsencode(left), here, os.fsencode(right), exchange) == 0)

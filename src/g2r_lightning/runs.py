@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import platform
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import yaml
 
 from g2r_lightning import __version__
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.paths import atomic_path
+from g2r_lightning.paths import alone_in, atomic_path, inside
+from g2r_lightning.sealed_yaml import sealed_yaml, unsealed_yaml
+from g2r_lightning.store.json_file import sealed, unsealed
 
 CONFIG = "config.yaml"
 RECORD = "record.json"
@@ -72,13 +76,13 @@ class RunFolder:
                 files of something else.
         """
         if on_existing == "overwrite" and (self.folder / CONFIG).is_file():
-            shutil.rmtree(self.folder)
+            self._empty()
         if not (self.folder / CONFIG).is_file():
             if self.folder.is_dir() and not all(map(_made_by_evaluation, self.folder.iterdir())):
                 raise ConfigError(
                     f"{self.folder} exists and is no run of this project; choose another --run.name, or move it away"
                 )
-            self._write(CONFIG, config)
+            self._write(CONFIG, sealed_yaml(config))
             return "new"
         there, here = self._config(), yaml.safe_load(config)
         clashes = differences(there, here)
@@ -98,10 +102,20 @@ class RunFolder:
                     f"{self.folder} was trained to {key}={reached}, and cannot go back to {wanted}; choose another "
                     "--run.name, or replace the run with --run.on_existing=overwrite"
                 )
-        self._write(CONFIG, config)
+        self._write(CONFIG, sealed_yaml(config))
         if finished and old == new:
             return "finished"
         return "resume" if self.last_checkpoint else "new"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other commands from training in the same folder; of several processes of one, the first asks.
+
+        Raises:
+            G2RError: another one trains in it.
+        """
+        with alone_in(self.folder) if first_process() else nullcontext():
+            yield
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -118,7 +132,7 @@ class RunFolder:
     def best_checkpoint(self) -> Path | None:
         """The checkpoint that the record names as the best, else the newest."""
         named = self.record().get("best_checkpoint")
-        path = self.folder / CHECKPOINTS / named if named else None
+        path = inside(self.folder / CHECKPOINTS, named) if named else None
         return path if path is not None and path.is_file() else self.last_checkpoint
 
     def record(self) -> dict[str, Any]:
@@ -139,11 +153,16 @@ class RunFolder:
     def update_record(self, **facts: Any) -> None:
         """Add facts to ``record.json``."""
         whole = {"schema_version": SCHEMA_VERSION, **self.record(), **facts}
-        self._write(RECORD, json.dumps(whole, indent=2, default=str) + "\n")
+        self._write(RECORD, sealed(json.loads(json.dumps(whole, default=str))))
 
     def results(self, stage: str) -> dict[str, float]:
         """Return ``results/<stage>.json``, empty where there is none."""
         return self._json(f"results/{stage}.json")
+
+    def _empty(self) -> None:
+        """Remove what is in the folder; the configuration at last, so that a process that is killed here can go on."""
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == CONFIG):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _checkpoints(self) -> list[Path]:
         return sorted((self.folder / CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
@@ -151,7 +170,7 @@ class RunFolder:
     def _config(self) -> dict[str, Any]:
         path = self.folder / CONFIG
         try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+            found = yaml.safe_load(unsealed_yaml(path.read_text(encoding="utf-8")))
         except (ValueError, yaml.YAMLError) as error:
             found = " ".join(str(error).split())
         if not isinstance(found, dict):
@@ -166,10 +185,9 @@ class RunFolder:
         if not path.is_file():
             return {}
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            return unsealed(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: damaged ({error}); delete it, the run goes on without it") from error
-        return found if isinstance(found, dict) else {}
 
     def _write(self, name: str, text: str) -> None:
         with atomic_path(self.folder / name) as temporary:
@@ -211,6 +229,13 @@ def environment() -> dict[str, Any]:
     }
 
 
+def first_process() -> bool:
+    """Whether this is the first, or the only one, of the processes that run a command together."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -225,12 +250,12 @@ def readable_checkpoint(path: str | Path) -> str:
     if not Path(path).is_file():
         raise ConfigError(f"--ckpt_path={path}: no such file")
     if not zipfile.is_zipfile(path) or not _whole(path):
-        raise ConfigError(f"--ckpt_path={path}: no checkpoint, or a damaged one; name another")
+        raise ConfigError(f"--ckpt_path={path}: no checkpoint, or a damaged one; delete it, or name another")
     import torch
 
     try:
         held = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except (UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
         raise ConfigError(
             f"--ckpt_path={path}: no checkpoint of plain weights, as every run here writes; name another"
         ) from error
@@ -244,8 +269,8 @@ def _whole(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError):
-        return False
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, KeyError, EOFError, zlib.error, OverflowError):
+        return False  # a damaged table of contents tells of encryption, of unknown compression, of absurd sizes
 
 
 def _made_by_evaluation(path: Path) -> bool:

@@ -27,6 +27,7 @@ from g2r_lightning.index.abstention import (
 )
 from g2r_lightning.index.overlay import version_of
 from g2r_lightning.inference import Responder
+from g2r_lightning.store.json_file import write_json
 
 
 def scores_of(best, gold=None, misread=None, random=(0.0,)) -> ContextScores:
@@ -158,7 +159,7 @@ def test_a_calibration_is_kept_in_the_manifest_and_heeded(folder):
     assert sum(answered) in (5, 6, 7)  # batches differ in the last bits of the score that is the threshold
     assert told["figures"]["coverage"] == 0.6
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "abstention": {"threshold": "high"}}))
+    write_json(folder / "manifest.json", {**manifest, "abstention": {"threshold": "high"}})
     with pytest.raises(G2RError, match=r"manifest\.json: damaged \(abstention"):
         Responder.load(folder)
     with pytest.raises(G2RError, match="no response index here"):

@@ -15,6 +15,7 @@ import pytest
 from g2r_lightning.errors import G2RError
 from g2r_lightning.index import ResponseIndex, TextColumn, load_index, load_responses, read_manifest, save_index, verify
 from g2r_lightning.inference import Responder
+from g2r_lightning.store.json_file import write_json
 
 CONTEXTS = [["hi", "how are you ?"], ["i love pizza 🍕"], ["dog " * 1000, "what ?"]]
 
@@ -117,7 +118,7 @@ def test_folders_of_schema_1_are_read(fitted, folder, factory):
             for path in files
         },
     }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_json(folder / "manifest.json", manifest)
     verify(folder)
     assert load_responses(folder).table.equals(index.table)
     here, there = Responder.load(folder), Responder.load(fitted.parent / "runs/first/index")
@@ -199,7 +200,7 @@ def test_files_that_do_not_belong_together_are_refused(approximate):
     content = (approximate / "index.faiss").read_bytes()
     told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest["files"]["index.faiss"] = told
-    (approximate / "manifest.json").write_text(json.dumps(manifest))
+    write_json(approximate / "manifest.json", manifest)
     with pytest.raises(G2RError, match=r"index\.faiss is over 3 vectors of 16 dimensions"):
         load_responses(approximate)
 
@@ -213,7 +214,7 @@ def test_what_is_no_index_says_how_to_make_one(folder, tmp_path):
     with pytest.raises(G2RError, match="no response index here; `fit` builds one at <run>/index, `index` one"):
         Responder.load(tmp_path / "nowhere")
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
+    write_json(folder / "manifest.json", manifest | {"schema_version": 99})
     with pytest.raises(G2RError, match="schema version 99"):
         Responder.load(folder)
     (folder / "manifest.json").write_text("{")
@@ -221,11 +222,11 @@ def test_what_is_no_index_says_how_to_make_one(folder, tmp_path):
         Responder.load(folder)
 
 
-def test_a_damaged_student_is_named(folder):
+def test_a_changed_student_is_named(folder):
     path = folder / "student/student.json"
     text = path.read_text()
     path.write_text(text.replace('"BiEncoder"', '"XxEncoder"'))
-    with pytest.raises(G2RError, match="student is damaged"):
+    with pytest.raises(G2RError, match=r"student/student\.json: changed since"):
         Responder.load(folder)
 
 

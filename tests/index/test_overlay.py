@@ -23,6 +23,7 @@ from g2r_lightning.index.journal import verify_changes
 from g2r_lightning.index.overlay import LiveIndex, load_live, version_of
 from g2r_lightning.inference import Responder
 from g2r_lightning.inference.ruled import RuledIndex
+from g2r_lightning.store.json_file import write_json
 from g2r_lightning.student import BiEncoder, PolyEncoder, StudentText
 
 TEXTS = ["yes .", "no , never .", "i love pizza", "hello , how are you ?", "what a sad movie !", "good dog"]
@@ -267,13 +268,13 @@ def test_damage_is_named(folder):
     content = bytearray((second / "embeddings.npy").read_bytes())
     content[-1] ^= 1
     (second / "embeddings.npy").write_bytes(content)
-    with pytest.raises(G2RError, match=r"changed since they were written: change-000002/embeddings\.npy"):
+    with pytest.raises(G2RError, match=r"change-000002/embeddings\.npy: changed since it was written"):
         verify_changes(folder)
     (second / "embeddings.npy").write_bytes(content[:-1])
     with pytest.raises(G2RError, match=r"change-000002/embeddings\.npy: \d+ bytes, but \d+ were written"):
         load_live(folder)
     facts = json.loads((second / "manifest.json").read_text())
-    (second / "manifest.json").write_text(json.dumps({**facts, "schema_version": 9}))
+    write_json(second / "manifest.json", {**facts, "schema_version": 9})
     with pytest.raises(G2RError, match="schema version 9"):
         load_live(folder)
     shutil.rmtree(first)

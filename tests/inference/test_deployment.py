@@ -28,6 +28,7 @@ from g2r_lightning.inference.export import export_student
 from g2r_lightning.inference.graphs import CONTEXTS, TEXTS, graphs_of, write_onnx
 from g2r_lightning.inference.quality import Quality, measure
 from g2r_lightning.inference.runtimes import SUFFIXES, convert, open_graph
+from g2r_lightning.store.json_file import write_json
 from g2r_lightning.student import BiEncoder, PolyEncoder, StudentEncoder, StudentText
 from tiny import WORDS, write_encoder
 
@@ -207,7 +208,7 @@ def test_damaged_folders_are_named(exported, tmp_path):
     def edit(**values) -> object:
         def change(folder: Path) -> None:
             manifest = json.loads((folder / MANIFEST).read_text())
-            (folder / MANIFEST).write_text(json.dumps({**manifest, **values}))
+            write_json(folder / MANIFEST, {**manifest, **values})
 
         return change
 
@@ -229,7 +230,7 @@ def test_a_bf16_export_needs_a_cpu_that_has_it(exported, tmp_path, monkeypatch, 
     monkeypatch.setattr("g2r_lightning.inference.export.cpu_multiplies_bf16", lambda: False)
     shutil.copytree(exported, tmp_path / "copy")
     manifest = json.loads((exported / MANIFEST).read_text())
-    (tmp_path / "copy" / MANIFEST).write_text(json.dumps({**manifest, "precision": "bf16"}))
+    write_json(tmp_path / "copy" / MANIFEST, {**manifest, "precision": "bf16"})
     with pytest.raises(G2RError, match="bfloat16 instructions, which this one lacks"):
         load_deployed(tmp_path / "copy")
     for form, message in {"openvino": "this CPU has no bfloat16 instructions", "onnx": "use --format=openvino"}.items():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import StoreError
 from g2r_lightning.store import candidate_plan, data_hash, describe_data, differences
+from g2r_lightning.store.json_file import write_json
 from g2r_lightning.store.manifest import CandidateManifest, Shard, load_manifest
 
 texts = st.text(max_size=5)
@@ -104,7 +105,7 @@ def test_the_fingerprint_is_what_was_asked_for(tmp_path):
 def test_a_manifest_that_cannot_be_used_says_why(tmp_path, change, message):
     finished(tmp_path)
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    write_json(path, {**json.loads(path.read_text()), **change})
     with pytest.raises(StoreError, match=message) as caught:
         load_manifest(path, CandidateManifest)
     assert str(path) in str(caught.value)

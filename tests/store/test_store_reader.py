@@ -23,6 +23,7 @@ from g2r_lightning.store import (
     scores_folder,
     write_store_from_examples,
 )
+from g2r_lightning.store.json_file import write_json
 
 
 def test_examples_come_back_in_order_with_their_candidates(store, examples):
@@ -224,6 +225,6 @@ def test_scores_whose_rows_are_not_the_candidates_are_refused(store):
 
 def test_a_store_of_another_schema_version_is_refused(store):
     path = candidates_folder(store.path) / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 2}))
+    write_json(path, {**json.loads(path.read_text()), "schema_version": 2})
     with pytest.raises(StoreError, match="schema version 2"):
         CandidateStore(store.path)

@@ -18,9 +18,15 @@ class RandomState(Callback):
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None
+        self.recalled: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the generators' states."""
+        """Return the generators' states: those of now, or of an earlier moment if ``recalled`` holds some."""
+        return self.states() if self.recalled is None else self.recalled
+
+    @staticmethod
+    def states() -> dict[str, Any]:
+        """Return the generators' states of now, as plain data."""
         version, words, gauss = random.getstate()
         name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - the global one is what is saved
         return {

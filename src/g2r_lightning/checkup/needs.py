@@ -66,9 +66,9 @@ def architecture(folder: str) -> Architecture:
     import torch
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with torch.device("meta"):
-        model = AutoModel.from_config(config)
+        model = AutoModel.from_config(config, trust_remote_code=False)
     inner = next(
         (value for name in ("intermediate_size", "ffn_dim", "n_inner") if (value := getattr(config, name, None))), None
     )

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from g2r_lightning.data.shard_pass import ShardPass
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseEncoding, ResponseStream
 from g2r_lightning.index.encoding import EncodingProgress, Work
-from g2r_lightning.paths import resolve_path
+from g2r_lightning.paths import alone_in, resolve_path
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.sections import EncodeSettings
 from g2r_lightning.store.hashing import file_hash
@@ -58,9 +59,10 @@ def encode(arguments: Sequence[str]) -> None:
         token_budget=settings.token_budget,
     )
     begun = time.perf_counter()
-    work = run_encoding(trainer, encoding)
-    if trainer.is_global_zero:
-        report(encoding.folder, encoding.finish(), work, time.perf_counter() - begun)
+    with alone_in(encoding.folder) if trainer.is_global_zero else nullcontext():
+        work = run_encoding(trainer, encoding)
+        if trainer.is_global_zero:
+            report(encoding.folder, encoding.finish(), work, time.perf_counter() - begun)
 
 
 def run_encoding(trainer: Trainer, encoding: ResponseEncoding) -> Work:

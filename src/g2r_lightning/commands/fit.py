@@ -11,10 +11,16 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from g2r_lightning.callbacks import RandomState, RetrievalEvaluation, TeacherFigures, Throughput
+from g2r_lightning.callbacks import (
+    RandomState,
+    RetrievalEvaluation,
+    StopWithCheckpoint,
+    TeacherFigures,
+    Throughput,
+)
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import AugmentedDialogueDataModule, DialogueDataModule
-from g2r_lightning.runs import RunFolder, environment, now, readable_checkpoint
+from g2r_lightning.runs import CHECKPOINTS, RunFolder, environment, now, readable_checkpoint
 from g2r_lightning.store import CandidateStore, describe_data
 from g2r_lightning.student import RetrievalStudent
 from g2r_lightning.studies.unreferenced import UnreferencedModule
@@ -36,15 +42,24 @@ def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> RunFold
     Raises:
         G2RError: the configuration, the data or the run's folder cannot be used.
     """
-    cli = ExperimentCLI("fit", arguments, ("data", "model"), [RandomState(), *callbacks])
-    settings, run = cli.run_settings, RunFolder(cli.run_settings.folder)
+    random = RandomState()
+    cli = ExperimentCLI("fit", arguments, ("data", "model"), [random, *callbacks])
+    run = RunFolder(cli.run_settings.folder)
+    with run.alone():
+        _fit(cli, run, random)
+    return run
+
+
+def _fit(cli: ExperimentCLI, run: RunFolder, random: RandomState) -> None:
+    """Train in a folder that no other process trains in."""
+    settings = cli.run_settings
     state = run.open(cli.saved_config(), settings.on_existing)
     if state == "finished":
         log.info(
             "%s is finished; train it again with --run.on_existing=overwrite, or choose another --run.name", run.folder
         )
         _summarise(run)
-        return run
+        return
     checkpoint = cli.config.ckpt_path
     for cut in run.cut_checkpoints:
         log.warning("%s was cut short and is passed over; delete it", cut)
@@ -58,6 +73,7 @@ def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> RunFold
     writes_figures = isinstance(model, TeacherModule | UnreferencedModule)
     cli.persistent_callbacks.append(TeacherFigures() if writes_figures else throughput)
     trainer = cli.build_trainer()
+    trainer.callbacks.append(StopWithCheckpoint(run.folder / CHECKPOINTS, random))  # behind ModelCheckpoint
     used = {**cli.machine, "precision": str(trainer.precision)}
     run.update_record(**environment(), used=used, seed=cli.config.seed_everything, started=now(), status="running")
     if settings.test_untrained and not run.results("untrained"):
@@ -82,7 +98,6 @@ def fit(arguments: Sequence[str], callbacks: Sequence[Callback] = ()) -> RunFold
             _test(trainer, model, data, "test", None)
     run.update_record(status="finished", finished=now())
     _summarise(run)
-    return run
 
 
 def _train(

@@ -8,9 +8,11 @@ folder of work goes. A command that was killed goes on where it was.
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +41,8 @@ from g2r_lightning.inference.deployment import DEPLOYED
 from g2r_lightning.inference.deployment import read_manifest as read_export
 from g2r_lightning.inference.deployment import verify as verify_export
 from g2r_lightning.machine import free_memory
-from g2r_lightning.paths import resolve_path
-from g2r_lightning.runs import RunFolder
+from g2r_lightning.paths import alone_in, resolve_path
+from g2r_lightning.runs import RunFolder, first_process
 from g2r_lightning.sections import IndexSettings
 from g2r_lightning.student import PolyEncoder, StudentEncoder, StudentText, load_student
 
@@ -89,16 +91,20 @@ def index(arguments: Sequence[str]) -> None:
     responses = None if vectors is not None else _responses(settings, data)
     making = Making(output, _asked(settings, student, vectors, responses, contexts), wish, student.facts)
     if finished(making):
+        if making.work.is_dir() and first_process():  # of a process that was killed when all was done
+            with alone_in(making.work):
+                shutil.rmtree(making.work)
         log.info("%s is finished; delete it, or change a setting, to build it anew", output)
         return
     check_changes(output)
-    if responses is not None:
-        vectors = _encoded(cli, settings, responses, student, making, contexts is not None)
-        if vectors is None:  # another process builds
-            return
-    assert vectors is not None
-    begun = time.perf_counter()
-    manifest = make(making, vectors, student.encoder, student.text, contexts)
+    with alone_in(making.work) if first_process() else nullcontext():
+        if responses is not None:
+            vectors = _encoded(cli, settings, responses, student, making, contexts is not None)
+            if vectors is None:  # another process builds
+                return
+        assert vectors is not None
+        begun = time.perf_counter()
+        manifest = make(making, vectors, student.encoder, student.text, contexts)
     report(output, manifest, time.perf_counter() - begun)
 
 

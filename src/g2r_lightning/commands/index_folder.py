@@ -27,7 +27,7 @@ from g2r_lightning.index.folder import (
 )
 from g2r_lightning.index.wish import Wish, check_disk
 from g2r_lightning.inference.deployment import DEPLOYED
-from g2r_lightning.paths import alone_in, replaced_folder
+from g2r_lightning.paths import replaced_folder
 from g2r_lightning.store.json_file import read_json
 from g2r_lightning.student import StudentEncoder, StudentText, save_student
 from g2r_lightning.student.persistence import WEIGHTS, weights_hash
@@ -98,34 +98,35 @@ def make(
 ) -> dict[str, Any]:
     """Assemble, build, measure, choose; put the index into its place and return its manifest.
 
+    The caller holds the folder of work alone.
+
     Raises:
         G2RError: what is wanted does not fit, or does not reach the recall that is asked for.
     """
     wish = making.wish
     plan_of(wish, vectors.count, vectors.dimension, contexts is not None)
-    with alone_in(making.work):
-        if not (making.work / EMBEDDINGS).is_file():
-            size = vectors.count * vectors.dimension * (2 if wish.dtype == "float16" else 4)
-            check_disk(making.output, 2 * size)
-        begun = time.perf_counter()
-        with tqdm(total=vectors.count, desc="assembling", unit=" responses", leave=False) as bar:
-            assemble(vectors, making.work, wish.dtype, lambda done: _advance(bar, done))
-        queries = None if contexts is None else contexts.queries()
-        table, embeddings = assembled(making.work)
-        with _Bar(vectors.count) as shown:
-            chosen = choose(making.work, table, embeddings, wish, queries, shown)
-        facts = {
-            **described_index(chosen.index),
-            **vectors.told,
-            **making.facts,
-            "columns": table.column_names,
-            "measured": chosen.measured,
-            "built": chosen.facts,
-            "memory_limit": wish.limit,
-            "asked": making.asked,
-            "seconds": round(time.perf_counter() - begun, 1),
-        }
-        manifest = _placed(making, chosen, encoder, text, facts)
+    if not (making.work / EMBEDDINGS).is_file():
+        size = vectors.count * vectors.dimension * (2 if wish.dtype == "float16" else 4)
+        check_disk(making.output, 2 * size)
+    begun = time.perf_counter()
+    with tqdm(total=vectors.count, desc="assembling", unit=" responses", leave=False) as bar:
+        assemble(vectors, making.work, wish.dtype, lambda done: _advance(bar, done))
+    queries = None if contexts is None else contexts.queries()
+    table, embeddings = assembled(making.work)
+    with _Bar(vectors.count) as shown:
+        chosen = choose(making.work, table, embeddings, wish, queries, shown)
+    facts = {
+        **described_index(chosen.index),
+        **vectors.told,
+        **making.facts,
+        "columns": table.column_names,
+        "measured": chosen.measured,
+        "built": chosen.facts,
+        "memory_limit": wish.limit,
+        "asked": making.asked,
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+    manifest = _placed(making, chosen, encoder, text, facts)
     shutil.rmtree(making.work)
     return manifest
 

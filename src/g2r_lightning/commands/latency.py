@@ -187,7 +187,7 @@ def report(run: Path, systems: Sequence[str], calls: Sequence[Call], facts: dict
     except ConfigError as error:
         log.warning("no plot: %s", error)
         plot = None
-    write_json(results / "latency.json", {**found, **facts})
+    write_json(results / "latency.json", {**found, **facts}, seal=False)
     write_markdown(results / "latency.md", found, systems, facts, plot)
     title = f"{run.name}: latency, {facts['contexts']}, {facts['threads']} threads"
     console = Console(file=sys.stdout)

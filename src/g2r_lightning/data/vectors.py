@@ -7,6 +7,8 @@ whole block, another encoder finds none of them, and a second run with the same 
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +21,7 @@ from g2r_lightning.paths import alone_in, atomic_path
 
 Vectors = npt.NDArray[np.float32]
 TEXTS_PER_BLOCK = 8192
+CHECKSUM_BYTES = 4
 
 
 class TextReader(Protocol):
@@ -40,7 +43,7 @@ class VectorTable:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
-        self._blocks: list[Vectors] = [np.load(path, mmap_mode="r") for path in self.paths]
+        self._blocks: list[Vectors] = [np.load(path, mmap_mode="r", allow_pickle=False) for path in self.paths]
 
     def __len__(self) -> int:
         return sum(map(len, self._blocks))
@@ -84,7 +87,8 @@ def vector_table(
                 if not _whole(path, len(block)):
                     vectors = reader.encode(block)
                     with atomic_path(path) as temporary, temporary.open("wb") as file:
-                        np.save(file, vectors)
+                        np.save(file, vectors, allow_pickle=False)
+                        file.write(_checksum(vectors))  # behind what NumPy reads
         paths.append(path)
         if report is not None:
             report(len(block))
@@ -92,10 +96,19 @@ def vector_table(
 
 
 def _whole(path: Path, rows: int) -> bool:
-    """Whether a block lies there in full length."""
+    """Whether a block lies there as it was written; every byte is read once."""
     if not path.is_file():
         return False
     try:
-        return len(np.load(path, mmap_mode="r")) == rows
-    except ValueError:  # cut short
+        vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as file:
+            file.seek(-CHECKSUM_BYTES, os.SEEK_END)
+            return len(vectors) == rows and vectors.dtype == np.float32 and file.read() == _checksum(vectors)
+    except (ValueError, OSError, TypeError, SyntaxError):  # cut short, or a damaged header
         return False
+
+
+def _checksum(vectors: Vectors) -> bytes:
+    """Return a checksum of vectors and of their shape."""
+    shape = " ".join(map(str, vectors.shape)).encode()
+    return zlib.crc32(np.ascontiguousarray(vectors).data, zlib.crc32(shape)).to_bytes(CHECKSUM_BYTES, "little")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.extras import extra
 from g2r_lightning.filters.base import ReplyFilter, Setting, WrittenReply
 from g2r_lightning.filters.checks import require
+
+BUDGET_S, SLOW_S = 60.0, 0.01
 
 
 class Pattern(ReplyFilter):
@@ -15,7 +19,8 @@ class Pattern(ReplyFilter):
         pattern: in Python's syntax, as the ``regex`` package reads it; ``^`` and ``$`` anchor it.
         ignore_case: match letters of either case.
         timeout_s: seconds for one reply. What takes longer stops the run with an error instead of hanging it; it is
-            neither kept nor dropped, since that would depend on the machine's speed.
+            neither kept nor dropped, since that would depend on the machine's speed. An expression that stays below
+            it on each text, but takes :data:`SLOW_S` on average, stops the run after :data:`BUDGET_S`.
 
     Raises:
         ConfigError: the expression is invalid.
@@ -33,6 +38,7 @@ class Pattern(ReplyFilter):
         self.pattern = pattern
         self.ignore_case = ignore_case
         self.timeout_s = timeout_s
+        self._texts, self._seconds = 0, 0.0
         try:
             self._compiled = regex.compile(pattern, regex.IGNORECASE if ignore_case else 0)
         except regex.error as error:
@@ -56,14 +62,24 @@ class Pattern(ReplyFilter):
         Raises:
             ConfigError: that takes longer than the timeout.
         """
+        begun = time.perf_counter()
         try:
-            return self._compiled.search(text, timeout=self.timeout_s) is not None
+            found = self._compiled.search(text, timeout=self.timeout_s) is not None
         except TimeoutError as error:
             raise ConfigError(
                 f"{self.name}: pattern={self.pattern!r} took more than {self.timeout_s} s on {told}: nested "
                 "repetitions such as (a+)+ do that; write (?>...) or a++ for what need not be tried again, or raise "
                 "timeout_s"
             ) from error
+
+        self._texts += 1
+        self._seconds += time.perf_counter() - begun
+        if self._seconds > max(BUDGET_S, SLOW_S * self._texts):
+            raise ConfigError(
+                f"{self.name}: pattern={self.pattern!r} took {self._seconds:.0f} s on {self._texts} texts: write it so "
+                "that it fails early, (?>...) or a++ for what need not be tried again"
+            )
+        return found
 
     def settings(self) -> dict[str, Setting]:
         """Return the expression; the timeout decides nothing."""

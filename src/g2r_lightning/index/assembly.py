@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from g2r_lightning.errors import G2RError
+from g2r_lightning.errors import G2RError, StoreError
 from g2r_lightning.index.columns import TEXT, read_columns, write_columns
 from g2r_lightning.index.encoded import EncodedResponses
-from g2r_lightning.index.folder import EMBEDDINGS, RESPONSES, read_manifest
+from g2r_lightning.index.folder import EMBEDDINGS, RESPONSES, read_manifest, verify
+from g2r_lightning.index.journal import verify_changes
 from g2r_lightning.index.overlay import load_live
 from g2r_lightning.index.wish import Dtype
-from g2r_lightning.paths import atomic_path
+from g2r_lightning.paths import atomic_path, inside
+from g2r_lightning.store.hashing import check_file, described_file
 from g2r_lightning.store.json_file import read_json, write_json
 from g2r_lightning.store.manifest import MANIFEST, PLAN
 
@@ -78,7 +81,8 @@ def _of_encoded(folder: Path) -> VectorSet:
     manifest = encoded.manifest
 
     def pieces() -> Iterator[Piece]:
-        """Yield the shards."""
+        """Yield the shards; all of them are looked at before one is taken in."""
+        encoded.verify()
         for shard in encoded.shards():
             yield shard.table(), shard.vectors
 
@@ -93,7 +97,14 @@ def _of_index(folder: Path) -> VectorSet:
     dimension = index.base.embeddings.shape[1]
     dtype: Dtype = "float16" if index.base.embeddings.dtype == np.float16 else "float32"
     identity = "-".join(map(str, index.version or ()))
-    return VectorSet(folder, len(index), dimension, dtype, identity, _told(manifest), None, index.pieces)
+
+    def pieces() -> Iterator[Piece]:
+        """Yield what is left of it; every file is looked at before one is taken in."""
+        verify(folder)
+        verify_changes(folder)
+        yield from index.pieces()
+
+    return VectorSet(folder, len(index), dimension, dtype, identity, _told(manifest), None, pieces)
 
 
 def _told(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +131,7 @@ def assemble(vectors: VectorSet, folder: Path, dtype: Dtype, report: Callable[[i
     """
     wanted = {"identity": vectors.identity, "dtype": dtype, "responses": vectors.count, "dimension": vectors.dimension}
     note = folder / ASSEMBLED
-    if note.is_file() and read_json(note) == wanted:
+    if note.is_file() and _as_noted(folder, note, wanted):
         return
     note.unlink(missing_ok=True)
     for stale in folder.glob("candidate-*"):
@@ -129,7 +140,17 @@ def assemble(vectors: VectorSet, folder: Path, dtype: Dtype, report: Callable[[i
         write_columns(temporary, (table for table, _ in vectors.pieces()))
     with atomic_path(folder / EMBEDDINGS) as temporary:
         _write_vectors(temporary, vectors, dtype, report)
-    write_json(note, wanted)
+    write_json(note, {**wanted, "files": {name: described_file(folder / name) for name in (RESPONSES, EMBEDDINGS)}})
+
+
+def _as_noted(folder: Path, note: Path, wanted: dict[str, Any]) -> bool:
+    """Whether the files that were assembled are those that are wanted, and as they were written."""
+    with suppress(StoreError):  # a damaged one is made again
+        found = read_json(note)
+        for name, told in found.pop("files", {}).items():
+            check_file(inside(folder, name), told, "", whole=True)
+        return found == wanted
+    return False
 
 
 def _write_vectors(path: Path, vectors: VectorSet, dtype: Dtype, report: Callable[[int], None]) -> None:
@@ -145,7 +166,7 @@ def _write_vectors(path: Path, vectors: VectorSet, dtype: Dtype, report: Callabl
                     f"the vector of the response {table[TEXT][int(np.argmin(finite))].as_py()!r} is NaN, infinite or "
                     f"too large for {dtype}; choose --index.dtype=float32, or another checkpoint"
                 )
-            kept.tofile(file)
+            file.write(kept.data)
             report(len(kept))
 
 

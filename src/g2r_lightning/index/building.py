@@ -7,10 +7,9 @@ merged into one file, ``index.ivfdata``, that is memory-mapped ever after.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from g2r_lightning.errors import ConfigError, G2RError
+from g2r_lightning.errors import ConfigError, G2RError, StoreError
 from g2r_lightning.index.candidates import need, training_size
 from g2r_lightning.index.faiss_search import LISTS
 from g2r_lightning.index.memory import BLOCK, GIB, cells_of, empty_index
-from g2r_lightning.paths import replaced_folder
-from g2r_lightning.store.json_file import read_json
+from g2r_lightning.paths import disk_trouble, inside, replaced_folder
+from g2r_lightning.store.hashing import check_file, described_file
+from g2r_lightning.store.json_file import read_json, write_json
 
 INDEX = "index.faiss"
 BUILT = "built.json"
@@ -51,8 +51,8 @@ def built_index(
         ConfigError: FAISS refuses the factory string or the number of vectors.
         G2RError: it does not fit into memory.
     """
-    if (folder / BUILT).is_file():
-        return read_json(folder / BUILT)
+    if (found := _built(folder)) is not None:
+        return found
     begun = time.perf_counter()
     count, dimension = vectors.shape
     training = training_size(factory, count, dimension)
@@ -69,8 +69,19 @@ def built_index(
             "training_vectors": training,
             "parts": parts,
         }
-        (fresh / BUILT).write_text(json.dumps(facts), encoding="utf-8")
+        files = {path.name: described_file(path) for path in fresh.iterdir()}
+        write_json(fresh / BUILT, {**facts, "files": files})
     return facts
+
+
+def _built(folder: Path) -> dict[str, Any] | None:
+    """Return what was told of an index that is there, and as it was written."""
+    with suppress(StoreError):  # a damaged one is built again
+        found = read_json(folder / BUILT)
+        for name, told in found.pop("files").items():
+            check_file(inside(folder, name), told, "", whole=True)
+        return found
+    return None
 
 
 def sample(vectors: npt.NDArray[Any], count: int, seed: int) -> npt.NDArray[np.float32]:
@@ -143,5 +154,7 @@ def _refusals(factory: str, count: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if disk_trouble(error) is not None:
+            raise
         reason = str(error).strip().splitlines()[-1]
         raise ConfigError(f"faiss cannot build {factory!r} over {count:,} vectors: {reason}") from error

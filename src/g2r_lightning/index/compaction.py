@@ -26,9 +26,10 @@ from g2r_lightning.index.folder import (
     RESPONSES,
     described_index,
     read_manifest,
+    verify,
     write_manifest,
 )
-from g2r_lightning.index.journal import OVERLAY
+from g2r_lightning.index.journal import OVERLAY, verify_changes
 from g2r_lightning.index.memory import GIB
 from g2r_lightning.index.overlay import LiveIndex
 from g2r_lightning.index.response_index import EXACT, ResponseIndex
@@ -64,7 +65,11 @@ def compact(folder: Path, output: Path | None = None, limit: int | None = None) 
         raise G2RError(f"{output}: is there already; name another place, or leave it out to replace {folder}")
     place = output or folder
     with alone_with(folder) as live:
+        verify(folder)  # what is built anew gets new checksums: nothing that changed may be blessed with them
+        verify_changes(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in place.parent.glob(f".{place.name}-compact-*"):  # of a killed process
+            shutil.rmtree(left_over, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-compact-") as work:
             left = _built(folder, Path(work), limit or (free_memory() or 8 * GIB) // 2)
             _put(folder, place, Path(work), left, live)

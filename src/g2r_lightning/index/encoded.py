@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from g2r_lightning.errors import StoreError
-from g2r_lightning.store.hashing import file_hash
+from g2r_lightning.paths import inside
+from g2r_lightning.store.hashing import check_file, file_hash
 from g2r_lightning.store.json_file import read_json
 from g2r_lightning.store.manifest import MANIFEST, PLAN
 from g2r_lightning.store.schema import shard_name
@@ -90,10 +91,7 @@ class EncodedResponses:
                 f"{_AGAIN}"
             )
         for name, facts in self._files():
-            path = self.folder / name
-            size = path.stat().st_size if path.is_file() else 0
-            if size != facts["bytes"]:
-                raise StoreError(f"{path}: {size} bytes, but {facts['bytes']} were written; restore it, or {_AGAIN}")
+            check_file(inside(self.folder, name), facts, f"restore it, or {_AGAIN}")
 
     def __len__(self) -> int:
         return int(self.manifest["responses"])

@@ -30,12 +30,12 @@ from g2r_lightning.index.distinct import SeenKeys
 from g2r_lightning.index.encode import TOKENS_AT_ONCE, encode_rows, token_chunks, weights_hash
 from g2r_lightning.index.encoded import SCHEMA_VERSION, read_column, vectors_name
 from g2r_lightning.index.stream import Responses, Row
-from g2r_lightning.paths import atomic_path
-from g2r_lightning.store.hashing import file_hash
+from g2r_lightning.store.hashing import described_file
 from g2r_lightning.store.json_file import read_json, write_json
 from g2r_lightning.store.manifest import MANIFEST, PLAN
 from g2r_lightning.store.planned import begun, claim
 from g2r_lightning.store.schema import shard_name
+from g2r_lightning.store.seals import check_seal, remove_seals, sealed_path
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
 
@@ -171,7 +171,7 @@ class ResponseEncoding:
                 f"the vector of the response {texts[int(np.argmin(finite))]!r} is NaN, infinite or too large for "
                 f"{self.dtype}; choose --{self.section}.dtype=float32, or another checkpoint"
             )
-        with atomic_path(self.folder / vectors_name(index)) as temporary, temporary.open("wb") as file:
+        with sealed_path(self.folder / vectors_name(index)) as temporary, temporary.open("wb") as file:
             np.save(file, kept, allow_pickle=False)
         self.work.responses += len(rows)
         self.work.tokens += int(lengths.sum())
@@ -192,9 +192,7 @@ class ResponseEncoding:
             shards = [
                 {
                     "responses": self.shard_length(index),
-                    "files": {
-                        name: _described(self.folder / name) for name in (shard_name(index), vectors_name(index))
-                    },
+                    "files": {name: self._described(name) for name in (shard_name(index), vectors_name(index))},
                 }
                 for index in range(self.num_shards)
             ]
@@ -202,6 +200,7 @@ class ResponseEncoding:
             write_json(self.folder / MANIFEST, {**self.plan, **outcome, "created_by": f"g2r_lightning {__version__}"})
         for name in (PLAN, TEXTS):
             (self.folder / name).unlink(missing_ok=True)
+        remove_seals(self.folder)
         return read_json(self.folder / MANIFEST)
 
     @property
@@ -253,10 +252,16 @@ class ResponseEncoding:
 
     def _write_texts(self, first: int, rows: list[Row]) -> None:
         table = as_table(rows, pa.schema([(TEXT, pa.string()), (SOURCE, pa.string()), *self.responses.schema]))
-        with atomic_path(self.folder / shard_name(first // self.shard_size)) as temporary:
+        with sealed_path(self.folder / shard_name(first // self.shard_size)) as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
+    def _described(self, name: str) -> dict[str, Any]:
+        check_seal(self.folder / name)
+        return described_file(self.folder / name)
+
     def _check(self, path: Path, index: int) -> None:
+        check_seal(self.folder / shard_name(index))
+        check_seal(path)
         try:
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
         except (ValueError, OSError) as error:
@@ -292,7 +297,3 @@ def _pieces(responses: Iterable[Row]) -> Iterator[list[Row]]:
     source = iter(responses)
     while piece := list(islice(source, TEXTS_AT_ONCE)):
         yield piece
-
-
-def _described(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}

@@ -12,7 +12,6 @@ are read too.
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +27,9 @@ from g2r_lightning.errors import G2RError
 from g2r_lightning.index.columns import SOURCE, TEXT, TextColumn, metadata_of, read_columns, write_columns
 from g2r_lightning.index.faiss_search import read_mapped
 from g2r_lightning.index.response_index import EXACT, ResponseIndex
-from g2r_lightning.paths import replaced_folder
-from g2r_lightning.store.hashing import file_hash
+from g2r_lightning.paths import inside, replaced_folder
+from g2r_lightning.store.hashing import check_file, described_file
+from g2r_lightning.store.json_file import unsealed, write_json
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.persistence import load_student, save_student
 from g2r_lightning.student.text import StudentText
@@ -84,9 +84,9 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "created_by": f"g2r_lightning {__version__}",
         **facts,
-        "files": {str(path.relative_to(folder)): _described(path) for path in files},
+        "files": {str(path.relative_to(folder)): described_file(path) for path in files},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, manifest)
     return manifest
 
 
@@ -106,6 +106,9 @@ def load_indexed_student(folder: Path) -> tuple[StudentEncoder, StudentText]:
         G2RError: see :func:`load_index`.
     """
     with _named(folder):
+        for name, facts in read_manifest(folder)["files"].items():
+            if Path(name).parts[0] == "student":
+                check_file(folder / name, facts, _AGAIN, whole=True)
         return load_student(folder / "student")
 
 
@@ -117,11 +120,7 @@ def load_responses(folder: Path) -> ResponseIndex:
     """
     manifest = read_manifest(folder)
     for name, facts in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise G2RError(f"{path}: missing; {_AGAIN}")
-        if (size := path.stat().st_size) != facts["bytes"]:
-            raise G2RError(f"{path}: {size} bytes, but {facts['bytes']} were written; {_AGAIN}")
+        check_file(folder / name, facts, _AGAIN)
     with _named(folder):
         return _loaded(folder, manifest)
 
@@ -163,7 +162,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         G2RError: there is no index here, or one of another schema version, or its manifest is damaged.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = unsealed((folder / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["schema_version"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise G2RError(
@@ -179,6 +178,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     lacking = {"files", "factory"} - manifest.keys()
     if lacking:
         raise G2RError(f"{folder / MANIFEST}: damaged (no {', '.join(sorted(lacking))}); {_AGAIN}")
+    for name in manifest["files"]:
+        inside(folder, name)
     return manifest
 
 
@@ -190,11 +191,7 @@ def verify(folder: Path) -> None:
     """
     files = read_manifest(folder)["files"]
     changed = [
-        name for name, facts in files.items() if not (folder / name).is_file() or _described(folder / name) != facts
+        name for name, facts in files.items() if not (folder / name).is_file() or described_file(folder / name) != facts
     ]
     if changed:
         raise G2RError(f"{folder}: changed or lost since they were written: {', '.join(changed)}; build it again")
-
-
-def _described(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,9 @@ import pyarrow.parquet as pq
 from g2r_lightning import __version__
 from g2r_lightning.errors import G2RError, StoreError
 from g2r_lightning.index.folder import MANIFEST, read_manifest
-from g2r_lightning.store.hashing import file_hash
-from g2r_lightning.store.json_file import read_json
+from g2r_lightning.paths import flush, inside
+from g2r_lightning.store.hashing import check_file, described_file, file_hash
+from g2r_lightning.store.json_file import read_json, sealed
 
 OVERLAY = "overlay"
 SCHEMA_VERSION = 1
@@ -104,7 +103,7 @@ def read_changes(folder: Path, base: str) -> list[Change]:
     for number, path in enumerate(_folders(folder), start=1):
         if path.name != _name(number):
             raise StoreError(f"{path.parent / _name(number)}: missing, though {path.name} is there; {_REMEDY}")
-        facts = read_json(path / MANIFEST)
+        facts = read_json(path / MANIFEST, _REMEDY)
         if facts.get("schema_version") != SCHEMA_VERSION:
             raise StoreError(
                 f"{path}: a change of schema version {facts.get('schema_version')}, this release reads "
@@ -113,9 +112,7 @@ def read_changes(folder: Path, base: str) -> list[Change]:
         if facts.get("base") != base:
             raise StoreError(f"{path}: was made for another index than the one that is here now; {_REMEDY}")
         for name, file in facts["files"].items():
-            size = (path / name).stat().st_size if (path / name).is_file() else 0
-            if size != file["bytes"]:
-                raise StoreError(f"{path / name}: {size} bytes, but {file['bytes']} were written; {_REMEDY}")
+            check_file(inside(path, name), file, _REMEDY)
         changes.append(Change(path, facts))
     return changes
 
@@ -175,16 +172,16 @@ def _write(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) ->
     try:
         fresh.mkdir(parents=True)
         fill(fresh)
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in fresh.iterdir()}
+        files = {path.name: described_file(path) for path in fresh.iterdir()}
         told = {
             "schema_version": SCHEMA_VERSION, "created_by": f"g2r_lightning {__version__}", "id": uuid.uuid4().hex,
             "base": base, **facts, "files": files,
         }  # fmt: skip
-        (fresh / MANIFEST).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        (fresh / MANIFEST).write_text(sealed(told), encoding="utf-8")
         for path in (*fresh.iterdir(), fresh):
-            _flush(path)
+            flush(path)
         fresh.rename(place)  # refused where a change of this number is there already
-        _flush(place.parent)
+        flush(place.parent)
     except OSError as error:
         raise G2RError(
             f"{place}: cannot be written ({error.strerror or error}); check permissions and free space, and that no "
@@ -193,16 +190,6 @@ def _write(folder: Path, facts: dict[str, Any], fill: Callable[[Path], None]) ->
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Change(place, told)
-
-
-def _flush(path: Path) -> None:
-    """Let a file or folder reach the disk, where the system can be asked to."""
-    with suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from g2r_lightning.dialogue.text import half_character
 from g2r_lightning.errors import ConfigError, DataError
 from g2r_lightning.index.metadata import FieldKinds, of_kind, parquet_schema
 from g2r_lightning.paths import resolve_path
-from g2r_lightning.store import CandidateStore, candidates_folder
+from g2r_lightning.store import CandidateStore
 from g2r_lightning.store.hashing import file_hash, texts_hash
 
 log = logging.getLogger(__name__)
@@ -167,9 +167,8 @@ class ResponseStream:
 
     def _rows(self) -> Iterator[Row]:
         if self._store is not None:
-            folder = candidates_folder(self.path)
-            for shard in self._store.candidates.shards:
-                yield from self._parquet(folder / shard.file, "response")
+            for index in range(len(self._store.candidates.shards)):
+                yield from self._parquet(self._store.shard_file(index), "response")
         elif self.kind == "parquet":
             yield from self._parquet(self.path, self.field)
         else:

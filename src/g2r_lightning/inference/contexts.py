@@ -31,7 +31,7 @@ from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import G2RError
 from g2r_lightning.index import encode_rows
 from g2r_lightning.inference.deployment import DeployedEncoder
-from g2r_lightning.paths import replaced_folder
+from g2r_lightning.paths import inside, replaced_folder
 from g2r_lightning.store.json_file import read_json, write_json
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
@@ -189,7 +189,7 @@ def load_contexts(folder: Path) -> TrainingContexts:
     manifest = read_json(folder / MANIFEST)
     try:
         for name, size in manifest["files"].items():
-            if (folder / name).stat().st_size != size:
+            if inside(folder, name).stat().st_size != size:
                 raise G2RError(f"{folder / name}: not as it was written; delete {folder}, /why builds it again")
         return TrainingContexts(
             pq.read_table(folder / "contexts.parquet"),

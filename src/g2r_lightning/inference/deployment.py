@@ -21,7 +21,9 @@ from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.index import encode_rows
 from g2r_lightning.inference.graphs import CONTEXTS, RESPONSES, TEXTS
 from g2r_lightning.inference.runtimes import SUFFIXES, Format, Precision, Run, open_graph
-from g2r_lightning.store.hashing import file_hash
+from g2r_lightning.paths import inside
+from g2r_lightning.store.hashing import described_file
+from g2r_lightning.store.json_file import unsealed
 from g2r_lightning.student.persistence import SETTINGS, WEIGHTS, weights_hash
 from g2r_lightning.student.poly_encoder import attended_scores, attending
 from g2r_lightning.student.text import StudentText
@@ -168,7 +170,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = unsealed(path.read_text(encoding="utf-8"))
         version = manifest["schema_version"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise G2RError(f"{folder}: no exported encoder here; make one with `export --format=openvino`") from error
@@ -181,6 +183,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise G2RError(f"{path}: not of an exported encoder, or damaged (no {', '.join(lacking)}); export it again")
     if manifest["format"] not in FORMATS or manifest["precision"] not in get_args(Precision):
         raise G2RError(f"{path}: unknown format {manifest['format']} or precision {manifest['precision']}")
+    for name in manifest["files"]:
+        inside(folder, name)
     return dict(manifest)
 
 
@@ -198,7 +202,7 @@ def verify(folder: Path, manifest: dict[str, Any]) -> None:
 
 def described(path: Path) -> dict[str, Any]:
     """Return size and checksum of a file."""
-    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+    return described_file(path)
 
 
 def _settings(folder: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from g2r_lightning.inference.int8 import quantise
 from g2r_lightning.inference.quality import measure
 from g2r_lightning.inference.runtimes import SUFFIXES, Format, Precision, convert, open_graph, versions
 from g2r_lightning.paths import replaced_folder
+from g2r_lightning.store.json_file import write_json
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.persistence import WEIGHTS, save_student, weights_hash
 from g2r_lightning.student.text import StudentText
@@ -81,7 +81,7 @@ def export_student(
             **(facts or {}),
             "files": {path.name: described(path) for path in sorted(fresh.iterdir())},
         }
-        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        write_json(fresh / MANIFEST, manifest)
     return manifest
 
 

@@ -180,6 +180,7 @@ def _save_tokenizer(side: Side, text: StudentText, folder: Path) -> None:
     query = side == "query"
     tokenizer = AutoTokenizer.from_pretrained(
         str(folder),
+        trust_remote_code=False,
         model_max_length=text.max_context_tokens if query else text.max_response_tokens,
         truncation_side="left" if query else "right",
         padding_side="right",
@@ -202,7 +203,7 @@ def _without_pooler(tower: Backbone) -> dict[str, Any]:
 
 def _leave_out_pooler(path: Path, tower: Backbone) -> None:
     settings = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, {**settings, "model_args": _without_pooler(tower)})
+    write_json(path, {**settings, "model_args": _without_pooler(tower)}, seal=False)
 
 
 def _encoded(encode: Any, rows: Iterator[list[int]], pad_id: int) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 
 from g2r_lightning.dialogue.types import ORIGINAL, Candidate, Example
 from g2r_lightning.errors import StoreError
-from g2r_lightning.paths import atomic_path, resolve_path
+from g2r_lightning.paths import alone_in, atomic_path, resolve_path
 from g2r_lightning.store.hashing import describe_data
 from g2r_lightning.store.manifest import CandidateManifest, candidate_plan
 from g2r_lightning.store.reader import CandidateStore
@@ -95,10 +95,11 @@ def write_store_from_examples(
         examples_per_shard,
     )
     writer = ShardWriter(candidates_folder(path), CANDIDATE_SCHEMA, plan)
-    writer.begin()
-    for index in writer.pending_shards():
-        writer.write(index, [row for i in writer.shard_range(index) for row in candidate_rows(held[i])])
-    return writer.finish()
+    with alone_in(writer.folder):
+        writer.begin()
+        for index in writer.pending_shards():
+            writer.write(index, [row for i in writer.shard_range(index) for row in candidate_rows(held[i])])
+        return writer.finish()
 
 
 def export_g2r_release(store: CandidateStore, path: str | Path, scores: Mapping[str, Floats] | None = None) -> int:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import StoreError
+
+SMALL = 32 * 2**20  # bytes: a tenth of a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,34 @@ def texts_hash(texts: Iterable[Iterable[str]]) -> str:
     for own in texts:
         total.update(json.dumps(list(own)).encode() + b"\n")
     return total.hexdigest()
+
+
+def described_file(path: Path) -> dict[str, Any]:
+    """Return size and checksum of a file, as manifests tell them."""
+    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+
+
+def check_file(path: Path, told: Mapping[str, Any], remedy: str, whole: bool = False) -> None:
+    """Compare a file with what its manifest tells of it.
+
+    The size is always compared. The checksum is where the file is read anyway or is small; a large one that is
+    memory-mapped would take as long to look at as to read, so that is left to the build and to ``--verify``.
+
+    Args:
+        path: the file.
+        told: ``bytes`` and ``sha256``.
+        remedy: what to do where they differ.
+        whole: compare the checksum whatever the size.
+
+    Raises:
+        StoreError: the file is missing, or is not as it was written.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: missing; {remedy}")
+    if (size := path.stat().st_size) != told["bytes"]:
+        raise StoreError(f"{path}: {size} bytes, but {told['bytes']} were written; {remedy}")
+    if (whole or size <= SMALL) and file_hash(path) != told["sha256"]:
+        raise StoreError(f"{path}: changed since it was written; {remedy}")
 
 
 def file_hash(path: Path) -> str:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from g2r_lightning.errors import StoreError
-from g2r_lightning.paths import resolve_path
-from g2r_lightning.store.hashing import DataDescription, file_hash
+from g2r_lightning.paths import inside, resolve_path
+from g2r_lightning.store.hashing import DataDescription, check_file, file_hash
 from g2r_lightning.store.manifest import (
     MANIFEST,
     PLAN,
@@ -25,6 +24,7 @@ from g2r_lightning.store.manifest import (
     M,
     Manifest,
     ScoreManifest,
+    Shard,
     differences,
     load_manifest,
 )
@@ -34,6 +34,7 @@ from g2r_lightning.store.schema import (
     StoredExample,
     candidates_folder,
     example_starts,
+    read_shard,
     scores_folder,
     table_to_examples,
 )
@@ -42,6 +43,7 @@ from g2r_lightning.store.scores import Floats, TeacherScore, check_finite, teach
 
 _KEYS = ["example_id", "candidate_id"]
 _GENERATE = "`python -m g2r_lightning generate -c <experiment>`"
+_RESTORE = "restore it, or delete its folder and make it again"
 _SCORE = "`python -m g2r_lightning score -c <experiment>`"
 
 
@@ -57,6 +59,7 @@ class CandidateStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = resolve_path(path)
+        self._looked_at: set[Path] = set()
         self.candidates = _opened(candidates_folder(self.path), CandidateManifest, "candidate store", _GENERATE)
 
     def score_names(self) -> list[str]:
@@ -121,8 +124,23 @@ class CandidateStore:
 
     def shard(self, index: int) -> Iterator[StoredExample]:
         """Yield the examples of one shard; a score set's shard ``index`` covers the same ones."""
-        file = candidates_folder(self.path) / self.candidates.shards[index].file
-        return table_to_examples(_read(file, CANDIDATE_SCHEMA.names))
+        return table_to_examples(read_shard(self.shard_file(index), CANDIDATE_SCHEMA.names))
+
+    def shard_file(self, index: int) -> Path:
+        """Return the Parquet file of a shard's candidates, after a look at its checksum.
+
+        Raises:
+            StoreError: it is not as it was written.
+        """
+        return self._checked(candidates_folder(self.path), self.candidates.shards[index])
+
+    def _checked(self, folder: Path, shard: Shard) -> Path:
+        """Return a shard's file; its checksum is compared once, when it is first read."""
+        path = folder / shard.file
+        if path not in self._looked_at:
+            check_file(path, {"bytes": shard.bytes, "sha256": shard.sha256}, _RESTORE, whole=True)
+            self._looked_at.add(path)
+        return path
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
         """Return all candidates as one Arrow table, R rows.
@@ -130,7 +148,10 @@ class CandidateStore:
         Args:
             columns: which of :data:`CANDIDATE_SCHEMA`; ``None`` is all, and repeats the context in every row.
         """
-        return _concatenated(candidates_folder(self.path), self.candidates, columns or CANDIDATE_SCHEMA.names)
+        return self._concatenated(candidates_folder(self.path), self.candidates, columns or CANDIDATE_SCHEMA.names)
+
+    def _concatenated(self, folder: Path, manifest: Manifest, columns: list[str]) -> pa.Table:
+        return pa.concat_tables([read_shard(self._checked(folder, shard), columns) for shard in manifest.shards])
 
     @cached_property
     def rows(self) -> Mapping[str, range]:
@@ -152,7 +173,7 @@ class CandidateStore:
         """
         manifest = self.score_manifest(name)
         folder = scores_folder(self.path, self._score_name(name))
-        table = _concatenated(folder, manifest, SCORE_SCHEMA.names)
+        table = self._concatenated(folder, manifest, SCORE_SCHEMA.names)
         if not table.select(_KEYS).equals(self.table(_KEYS)):
             raise StoreError(f"{folder}: its rows are not those of the candidates; delete it and run {_SCORE}")
         return ScoreSet.from_table(table, self.rows)
@@ -241,21 +262,10 @@ def _opened(folder: Path, kind: type[M], what: str, command: str) -> M:
         raise StoreError(f"{folder}: no {what}, it has no {MANIFEST}; make one with {command}")
     manifest = load_manifest(folder / MANIFEST, kind)
     for shard in manifest.shards:
-        file = folder / shard.file
+        file = inside(folder, shard.file)
         if not file.exists():
             raise StoreError(f"{file}: missing; {remedy}")
         size = file.stat().st_size
         if size != shard.bytes:
             raise StoreError(f"{file}: {size} bytes, but {shard.bytes} were written; {remedy}")
     return manifest
-
-
-def _concatenated(folder: Path, manifest: Manifest, columns: list[str]) -> pa.Table:
-    return pa.concat_tables([_read(folder / shard.file, columns) for shard in manifest.shards])
-
-
-def _read(file: Path, columns: list[str]) -> pa.Table:
-    try:
-        return pq.read_table(file, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{file}: unreadable ({error}); restore it, or delete its folder and make it again") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from g2r_lightning.errors import StoreError
 from g2r_lightning.paths import resolve_path
@@ -174,3 +175,15 @@ def _broken(row: CandidateRow | ScoreRow) -> bool:
         (row.example_id, *row.context, row.response, row.source) if isinstance(row, CandidateRow) else (row.example_id,)
     )
     return any("\ud800" <= character <= "\udfff" for text in texts for character in text)
+
+
+def read_shard(file: Path, columns: list[str]) -> pa.Table:
+    """Return some columns of a shard.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        return pq.read_table(file, columns=columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StoreError(f"{file}: unreadable ({error}); restore it, or delete its folder and make it again") from error

@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from g2r_lightning.errors import StoreError
-from g2r_lightning.paths import atomic_path
-from g2r_lightning.store.hashing import file_hash, order_hash
+from g2r_lightning.store.hashing import described_file, order_hash
 from g2r_lightning.store.manifest import MANIFEST, PLAN, M, Shard, load_manifest
 from g2r_lightning.store.planned import begun, claim
-from g2r_lightning.store.schema import CandidateRow, ScoreRow, example_starts, rows_to_table, shard_name
+from g2r_lightning.store.schema import CandidateRow, ScoreRow, example_starts, read_shard, rows_to_table, shard_name
+from g2r_lightning.store.seals import check_seal, remove_seals, sealed_path
 
 NOTES = b"g2r_notes"  # a key of a shard's own metadata, so that rows and notes appear together
 
@@ -91,11 +91,13 @@ class ShardWriter(Generic[M]):
         self._new = claim(self.folder, self._held, self.plan.fingerprint(), self.flag)
         for index in self.completed_shards():
             self._footer(index)
+            check_seal(self.folder / shard_name(index))
 
     def forget(self) -> None:
         """Leave no trace of a folder that this writer began and put no shard into: corrected settings may begin it."""
         if self._new and not any(self.folder.glob("part-*.parquet")):
             (self.folder / PLAN).unlink(missing_ok=True)
+            remove_seals(self.folder)
             with suppress(OSError):  # what others keep there stays
                 self.folder.rmdir()
 
@@ -120,7 +122,7 @@ class ShardWriter(Generic[M]):
         table = rows_to_table(rows, self.schema)
         if notes:
             table = table.replace_schema_metadata({NOTES: json.dumps(notes, sort_keys=True)})
-        with atomic_path(self.folder / shard_name(index)) as temporary:
+        with sealed_path(self.folder / shard_name(index)) as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
     def notes(self) -> list[dict[str, Any]]:
@@ -149,6 +151,7 @@ class ShardWriter(Generic[M]):
             rows = sum(shard.rows for shard in shards)
             dataclasses.replace(self.plan, shards=shards, num_rows=rows).save(self.folder)
         (self.folder / PLAN).unlink(missing_ok=True)
+        remove_seals(self.folder)
         return load_manifest(self.folder / MANIFEST, type(self.plan))
 
     def _held(self) -> Mapping[str, Any] | None:
@@ -166,17 +169,13 @@ class ShardWriter(Generic[M]):
 
     def _described(self, index: int) -> Shard:
         path = self.folder / shard_name(index)
-        return Shard(
-            file=path.name,
-            examples=len(self.shard_range(index)),
-            rows=self._footer(index).num_rows,
-            bytes=path.stat().st_size,
-            sha256=file_hash(path),
-        )
+        check_seal(path)
+        rows = self._footer(index).num_rows
+        return Shard(file=path.name, examples=len(self.shard_range(index)), rows=rows, **described_file(path))
 
     def _ids(self) -> Iterator[str]:
         for index in range(self.num_shards):
-            table = pq.read_table(self.folder / shard_name(index), columns=["example_id", "candidate_id"])
+            table = read_shard(self.folder / shard_name(index), ["example_id", "candidate_id"])
             yield from table["example_id"].take(pa.array(example_starts(table))).to_pylist()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -61,8 +62,8 @@ def load_pretrained(loader: Any, name_or_path: str, setting: str = SETTING, **op
         G2RError: neither a folder with a model nor a hub name that can be reached.
     """
     try:
-        return loader.from_pretrained(resolve_encoder(name_or_path, setting), **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        return loader.from_pretrained(resolve_encoder(name_or_path, setting), trust_remote_code=False, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise missing_model(name_or_path, setting, error) from error
 
 
@@ -102,7 +103,7 @@ class Backbone(nn.Module):
         if pretrained:
             self.model = _with_its_weights(AutoModel, name_or_path, config)
         else:
-            self.model = AutoModel.from_config(config, dtype=torch.float32)
+            self.model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
         self.model.train()  # transformers hands models out in evaluation mode, and Lightning keeps what it finds
         if getattr(self.model, "pooler", None) is not None:
             self.model.pooler = None  # a second, unused vector: parameters without a gradient

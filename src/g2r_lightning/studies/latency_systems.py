@@ -112,7 +112,7 @@ def teacher_from(name: str) -> Teacher:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(resolve_model(name, "latency.teachers"))
+        config = AutoConfig.from_pretrained(resolve_model(name, "latency.teachers"), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise missing_model(name, "latency.teachers", error) from error
     return EncoderDecoderTeacher(name) if config.is_encoder_decoder else CausalTeacher(name)

@@ -12,6 +12,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -359,9 +360,9 @@ class Teacher(Generator):
     def _from_pretrained(self) -> tuple[Any, Any]:
         path = resolve_model(self.name_or_path)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision)
+            tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision, trust_remote_code=False)
             return tokenizer, self._load_model(path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, UnpicklingError) as error:
             raise missing_model(self.name_or_path, "teacher.init_args.name_or_path", error) from error
 
     def _with_its_weights(self, loader: Any, path: str) -> Any:
@@ -371,7 +372,9 @@ class Teacher(Generator):
             ConfigError: a weight is missing; the model is of another family.
         """
         dtype = getattr(torch, self.precision)
-        model, report = loader.from_pretrained(path, dtype=dtype, revision=self.revision, output_loading_info=True)
+        model, report = loader.from_pretrained(
+            path, dtype=dtype, revision=self.revision, output_loading_info=True, trust_remote_code=False
+        )
         missing = sorted(report["missing_keys"])
         if missing:
             raise ConfigError(

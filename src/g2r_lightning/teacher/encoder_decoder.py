@@ -168,7 +168,7 @@ class EncoderDecoderTeacher(Teacher):
             setting = f"teacher.init_args.{half}_name_or_path"
             paths.append(resolve_model(name, setting))
             try:
-                AutoConfig.from_pretrained(paths[-1])
+                AutoConfig.from_pretrained(paths[-1], trust_remote_code=False)
             except (OSError, ValueError) as error:
                 raise missing_model(name, setting, error) from error
         return join_halves(*paths)

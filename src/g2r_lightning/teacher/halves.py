@@ -32,17 +32,17 @@ def join_halves(encoder: str, decoder: str) -> tuple[Any, Any]:
     Raises:
         ConfigError: the vocabularies differ, or the decoder's type cannot take cross-attention.
     """
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
-    if tokenizer.get_vocab() != AutoTokenizer.from_pretrained(decoder).get_vocab():
+    tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
+    if tokenizer.get_vocab() != AutoTokenizer.from_pretrained(decoder, trust_remote_code=False).get_vocab():
         raise ConfigError(
             f"encoder_name_or_path={encoder} and decoder_name_or_path={decoder} have different vocabularies; "
             "take two models with the same tokenizer"
         )
-    config = AutoConfig.from_pretrained(decoder)
+    config = AutoConfig.from_pretrained(decoder, trust_remote_code=False)
     config.is_decoder, config.add_cross_attention = True, True
     with quiet():
-        reader = AutoModel.from_pretrained(encoder)
-        writer = AutoModelForCausalLM.from_pretrained(decoder, config=config)
+        reader = AutoModel.from_pretrained(encoder, trust_remote_code=False)
+        writer = AutoModelForCausalLM.from_pretrained(decoder, config=config, trust_remote_code=False)
     for name, parameter in reader.named_parameters():
         parameter.requires_grad_(not name.startswith("pooler."))  # no loss reaches the pooler
     model = EncoderDecoderModel(encoder=reader, decoder=writer)

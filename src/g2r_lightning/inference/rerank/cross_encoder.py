@@ -8,6 +8,7 @@ first, of which the END is kept where the pair is too long, then the reply. Spec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -119,17 +120,17 @@ class CrossEncoderReranker(Reranker):
 
         path = resolve_model(self.name_or_path, SETTING)
         try:
-            labels = AutoConfig.from_pretrained(path, revision=self.revision).num_labels
+            labels = AutoConfig.from_pretrained(path, revision=self.revision, trust_remote_code=False).num_labels
             if labels != 1:
                 raise ConfigError(
                     f"{SETTING}={self.name_or_path}: {labels} logits, and a ranking has one a pair; take a "
                     "classifier that was trained with num_labels=1"
                 )
             model, report = AutoModelForSequenceClassification.from_pretrained(
-                path, revision=self.revision, dtype=torch.float32, output_loading_info=True
+                path, revision=self.revision, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
-            tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision)
-        except (OSError, ValueError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision, trust_remote_code=False)
+        except (OSError, ValueError, UnpicklingError) as error:
             raise missing_model(self.name_or_path, SETTING, error) from error
         missing = sorted(report["missing_keys"])
         if missing:

@@ -1,0 +1,117 @@
+"""Two processes at one store, cache, run or index: one refuses, or both write the same; never half of each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faults.contents import contents, differences
+from faults.jobs import JOBS, Workplace
+from faults.server import Server
+from g2r_lightning.data.tokens import token_table
+from g2r_lightning.errors import G2RError
+from g2r_lightning.paths import alone_in, replaced_folder
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no locks on folders")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory):
+    """A parent of processes, and a workplace."""
+    folder, server = tmp_path_factory.mktemp("two"), Server()
+    yield folder, server, Workplace(folder / "place", server)
+    server.close()
+
+
+@pytest.mark.parametrize("name", ["generate", "import", "fit metric"])
+def test_two_commands_at_one_folder(places, name: str) -> None:
+    """Both are started at the same time; what remains is what one alone leaves, whoever was refused."""
+    folder, server, workplace = places
+    job, trial = JOBS[name], folder / name.replace(" ", "-")
+    after, _ = workplace.after(job)
+    shutil.copytree(workplace.before(job), trial)
+    first = server.run(list(job.words), trial, twice=True)
+    found = [first, first["beside"]]
+    assert sorted(one["status"] for one in found) in ([0, 0], [0, 2]), found
+    assert all("another process is writing" in one["said"] for one in found if one["status"])
+    assert "Traceback" not in "".join(one["said"] for one in found)
+    assert differences(contents(after, job.makes), contents(trial, job.makes)) == []
+
+
+def forked(work) -> int:
+    """Do something in a process of its own and return its number."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
+
+
+def test_many_processes_may_fill_one_cache(tmp_path: Path) -> None:
+    rows = [list(range(i % 7 + 1)) for i in range(2000)]
+    children = [forked(lambda: token_table(tmp_path, "contexts", "k", rows)) for _ in range(4)]
+    for child in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    table = token_table(tmp_path, "contexts", "k", iter(()))  # whole, so that nothing is made of no rows
+    assert [table[i].tolist() for i in range(2000)] == rows
+    assert [path.name for path in tmp_path.iterdir()] == ["contexts-k.arrow"]
+
+
+def test_a_folder_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
+    place = tmp_path / "index"
+    with replaced_folder(place) as fresh:
+        (fresh / "a").write_text("first")
+        with pytest.raises(G2RError, match="another process is writing"), replaced_folder(place):
+            pytest.fail("two make one folder")
+        (fresh / "b").write_text("first")
+    assert sorted(path.name for path in place.iterdir()) == ["a", "b"]
+
+
+def test_a_killed_process_lets_go(tmp_path: Path) -> None:
+    def hold() -> None:
+        with alone_in(tmp_path / "run"):
+            (tmp_path / "held").touch()
+            time.sleep(60)
+
+    child = forked(hold)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.001)
+    with pytest.raises(G2RError, match="another process"), alone_in(tmp_path / "run"):
+        pytest.fail("two in one folder")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with alone_in(tmp_path / "run"):
+        pass
+
+
+def test_a_folder_is_there_at_every_moment_of_its_replacement(tmp_path: Path) -> None:
+    """A reader that looks without a pause never finds it missing or half, where the system exchanges two names."""
+    from g2r_lightning.paths import _exchanged
+
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+    if not _exchanged(tmp_path / "x", tmp_path / "y"):
+        pytest.skip("this system or file system does not exchange two names")
+    place = tmp_path / "index"
+
+    def write() -> None:
+        for number in range(200):
+            with replaced_folder(place) as fresh:
+                (fresh / "number").write_text(str(number))
+
+    with replaced_folder(place) as fresh:
+        (fresh / "number").write_text("-1")
+    child, seen = forked(write), []
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        seen.append(int((place / "number").read_text()))
+    assert sorted(seen) == seen
+    assert len(np.unique(seen)) > 3

@@ -1,0 +1,107 @@
+"""SIGTERM and Ctrl-C while nothing is lost, and while training is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from g2r_lightning import commands
+from g2r_lightning.callbacks import RetrievalEvaluation
+from g2r_lightning.cli import main
+from g2r_lightning.stopping import StopSignals, stop_signals
+from tiny_experiment import STEPS, at_step, results, run, same, weights
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:.*could not find the monitored key"),
+]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_a_command_and_tells_how_to_go_on(monkeypatch, capsys, number, status):
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    monkeypatch.setattr(commands, "run", lambda *_: os.kill(os.getpid(), number))
+    assert main(["score"]) == status
+    assert "run the same command again to go on" in capsys.readouterr().err
+    assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == before
+    assert stop_signals() is None
+
+
+def test_patience_lasts_for_one_signal():
+    with StopSignals() as signals:
+        signals.patient = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.asked
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.status == 143
+
+
+@pytest.fixture
+def send(monkeypatch):
+    """Let SIGTERM come once, in a hook of the evaluation or of the model."""
+
+    def at(owner, name, when):
+        original = getattr(owner, name)
+
+        def hooked(self, *arguments, **more):
+            if when(*arguments):
+                monkeypatch.setattr(owner, name, original)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(self, *arguments, **more)
+
+        monkeypatch.setattr(owner, name, hooked)
+
+    return at
+
+
+def finished(fitted, tmp_path, flags=()):
+    """Run again to the end, and return whether weights and figures are those of a run that nobody stopped."""
+    first = fitted.parent / "runs/first"
+    assert run("fit", fitted, f"--run.root={tmp_path}", *flags) == 0
+    assert not list((tmp_path / "first/checkpoints").glob("stopped-*"))
+    assert json.loads((tmp_path / "first/record.json").read_text())["status"] == "finished"
+    return (
+        same(weights(at_step(tmp_path / "first", STEPS)), weights(at_step(first)))
+        and results(tmp_path / "first", "test") == results(first, "test")
+        and results(tmp_path / "first", "validation") == results(first, "validation")
+    )
+
+
+def test_within_a_step_the_step_is_finished_and_saved(fitted, tmp_path, send):
+    from g2r_lightning.student import RetrievalStudent
+
+    send(RetrievalStudent, "training_step", lambda batch, index: index == 2)
+    assert run("fit", fitted, f"--run.root={tmp_path}") == 143
+    assert [path.name for path in (tmp_path / "first/checkpoints").glob("stopped-*")] == ["stopped-step=3.ckpt"]
+    assert finished(fitted, tmp_path)
+
+
+def test_within_an_evaluation_no_step_is_lost(fitted, tmp_path, send):
+    send(RetrievalEvaluation, "on_validation_batch_end", lambda *_: True)
+    assert run("fit", fitted, f"--run.root={tmp_path}") == 143
+    assert [path.name for path in (tmp_path / "first/checkpoints").glob("stopped-*")] == ["stopped-step=6.ckpt"]
+    assert finished(fitted, tmp_path)
+
+
+def test_the_evaluation_before_the_training_does_not_swallow_it(fitted, tmp_path, send):
+    send(RetrievalEvaluation, "on_test_epoch_start", lambda *_: True)
+    assert run("fit", fitted, f"--run.root={tmp_path}", "--run.test_untrained=true") == 143
+    assert not list((tmp_path / "first").glob("checkpoints/*"))
+    assert finished(fitted, tmp_path, ["--run.test_untrained=true"])
+
+
+def test_an_epoch_whose_last_step_was_saved_is_evaluated_when_the_run_goes_on(fitted, tmp_path):
+    """Killed in the first evaluation: Lightning alone goes on with the second epoch, and misses its figures."""
+    first = fitted.parent / "runs/first"
+    assert run("fit", fitted, f"--run.root={tmp_path}", f"--ckpt_path={at_step(first, STEPS // 2)}") == 0
+    assert results(tmp_path / "first", "test") == results(first, "test")
+    best = [
+        json.loads((folder / "record.json").read_text())["best_checkpoint"] for folder in (tmp_path / "first", first)
+    ]
+    assert best[0] == best[1]
+    assert run("fit", fitted, f"--run.root={tmp_path}", "--run.name=end", f"--ckpt_path={at_step(first)}") == 0
+    assert results(tmp_path / "end", "validation") == results(first, "validation")
