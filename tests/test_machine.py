@@ -76,7 +76,12 @@ def test_the_peak_is_of_this_machine_and_leaves_the_random_numbers_alone() -> No
 def test_the_record_tells_what_was_used(tmp_path: Path) -> None:
     experiment, threads = write_experiment(tmp_path), torch.get_num_threads()
     try:
-        flags = ("--trainer.max_epochs=1", "--run.test_trained=false", "--machine.matmul_precision=high")
+        flags = (
+            "--trainer.max_epochs=1",
+            "--run.test_trained=false",
+            "--machine.matmul_precision=high",
+            "--trainer.precision=null",
+        )
         assert run("fit", experiment, *flags, "--machine.threads=1") == 0
         record = json.loads((tmp_path / "runs/first/record.json").read_text())
     finally:
