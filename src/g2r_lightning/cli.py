@@ -20,6 +20,7 @@ from g2r_lightning.stopping import STOPPED, StopSignals
 
 COMMANDS = {
     "fit": "train a student (or a teacher, or a learned metric), build its index, log retrieval metrics every epoch",
+    "sweep": "fit an experiment at many points and seeds, resumable and shared by processes; tables and plots",
     "validate": "evaluate a checkpoint on the validation sets",
     "test": "evaluate a checkpoint on the test sets",
     "predict": "answer a file of contexts and write the replies to JSONL",

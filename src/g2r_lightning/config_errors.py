@@ -166,6 +166,7 @@ def _section_class(key: str) -> Any:
         "rules": "g2r_lightning.inference.rules.ReplyRules",
         "serve": "g2r_lightning.inference.server.settings.ServeSettings",
         "quality": "g2r_lightning.sections.QualitySettings",
+        "sweep": "g2r_lightning.sections.SweepSettings",
     }
     return imported(classes[key]) if key in classes else None
 

@@ -39,6 +39,7 @@ from g2r_lightning.sections import (
     RemoveSettings,
     RunSettings,
     ScoringSettings,
+    SweepSettings,
 )
 from g2r_lightning.store.schema import EXAMPLES_PER_SHARD
 from g2r_lightning.teacher.generator import Generator
@@ -116,6 +117,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_class_arguments(ChatSettings, "chat")
         parser.add_class_arguments(LatencySettings, "latency")
         parser.add_class_arguments(IndexSettings, "index")
+        parser.add_class_arguments(SweepSettings, "sweep")
         if self.command in (*STUDENT_COMMANDS, "encode", "index", "export", "quality"):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
         if self.command in ("validate", "test", "predict", "chat"):

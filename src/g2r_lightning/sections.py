@@ -315,3 +315,51 @@ class CompareSettings:
     seed: int = 0
     contexts: int = 10
     shown: int = 2
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Which points ``sweep`` tries, and how. A field is a flag of its own too: ``--seeds=3`` is ``--sweep.seeds=3``.
+
+    Args:
+        name: of the study; its folder is ``run.root/name``; the experiment's ``run.name`` with ``-sweep`` by default.
+        grid: key -> its values, as flags write keys: ``{model.loss.alpha: [0, 0.1]}``, or ``--grid`` once a key. The
+            key ``config`` lays files over the experiment: ``{config: [experiments/d.yaml, experiments/dm_ll.yaml]}``.
+        random: key -> where values are drawn from: ``uniform(0, 0.5)``, ``log(1e-5, 1e-3)``, ``int(1, 8)`` or a list;
+            or ``--random`` once a key.
+        sampler: ``grid`` runs every combination; ``random`` draws; ``tpe`` draws where it went well before. ``grid`` by
+            default, ``random`` where something is drawn.
+        trials: points that ``random`` and ``tpe`` draw.
+        seeds: how many, from ``seed_everything`` on, or a list of them. Each point runs with each.
+        metric: what validation logs, by its full name; what the experiment's ModelCheckpoint monitors by default.
+        direction: of the metric; that of the ModelCheckpoint for its own one.
+        pruner: ``median`` stops a point whose first seed is worse than half of the others' after as many validations,
+            ``halving`` keeps the best part each time (SuccessiveHalvingPruner). Only the first seed is judged, and it
+            is left out of the means then.
+        prune_after: validations before a run may be stopped.
+        retries: how often a run that failed, or whose process was killed, is tried again.
+        retry_failed: try those again that failed for good before.
+        sampler_seed: of ``random`` and ``tpe``.
+        storage: where the study's state is: a file (a journal), or the URL of a database (``sqlite:///study.db``);
+            ``study.journal`` in its folder by default.
+        stale_after: seconds without a sign of life after which a run on another machine counts as killed; on this one
+            it shows at once.
+        dry_run: print the points, run nothing.
+    """
+
+    name: str | None = None
+    grid: dict[str, Any] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
+    sampler: Literal["grid", "random", "tpe"] | None = None
+    trials: int | None = None
+    seeds: int | list[int] = 1
+    metric: str | None = None
+    direction: Literal["maximize", "minimize"] | None = None
+    pruner: Literal["none", "median", "halving"] = "none"
+    prune_after: PositiveInt = 1
+    retries: int = 2
+    retry_failed: bool = False
+    sampler_seed: int = 0
+    storage: str | None = None
+    stale_after: PositiveFloat = 300.0
+    dry_run: bool = False

@@ -39,6 +39,10 @@ def _run(command: str, arguments: Sequence[str]) -> None:
         from g2r_lightning.commands.fit import fit
 
         fit(arguments)
+    elif command == "sweep":
+        from g2r_lightning.commands.sweep import sweep
+
+        sweep(arguments)
     elif command in ("validate", "test", "predict"):
         from g2r_lightning.commands.evaluate import evaluate
 
