@@ -125,43 +125,47 @@ def test_a_second_start_repeats_nothing(fitted, root, tmp_path, trained, capsys)
     assert (tmp_path / "study/points.csv").read_text() == before
 
 
-def test_a_study_begun_with_another_grid_is_refused_with_both(fitted, root, trained, capsys):
-    assert run("sweep", fitted, root, "--name=study", "--grid", RATES, "--seeds=2") == 0
-    assert run("sweep", fitted, root, "--name=study", "--grid", "model.optimizer.lr=[1e-4]", "--data.batch_size=4") == 2
-    said = capsys.readouterr().err
+def plan_of(tmp_path, trainer=None, batch_size=8, **settings):
+    chosen = {"metric": METRIC, "direction": "maximize", "name": "study", **settings}
+    if "random" not in settings:
+        chosen = {"grid": {"model.optimizer.lr": [1e-4, 1e-2]}, **chosen}
+    config = {"seed_everything": 1, "trainer": trainer, "data": {"batch_size": batch_size}}
+    return make_plan(SweepSettings(**chosen), [], config, ("x", str(tmp_path)))
+
+
+def test_a_study_begun_with_another_grid_is_refused_with_both(tmp_path):
+    open_study(plan_of(tmp_path, seeds=2))
+    with pytest.raises(ConfigError) as refused:
+        open_study(plan_of(tmp_path, grid={"model.optimizer.lr": [1e-4]}, batch_size=4))
+    said = str(refused.value)
     assert "model.optimizer.lr: there [0.0001, 0.01], here [0.0001]" in said
-    assert "data.init_args.batch_size: there 8, here 4" in said
+    assert "data.batch_size: there 8, here 4" in said
     assert "seeds: there [1, 2], here [1]" in said
-    assert len(trained) == 4
+    assert open_study(plan_of(tmp_path, seeds=3)).user_attrs["g2r_spec"]["seeds"] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("storage", ["study.journal", "sqlite:///{folder}/study/study.db"])
-def test_a_damaged_storage_is_named_with_the_remedy(fitted, root, tmp_path, trained, capsys, storage):
-    flags = [root, "--name=study", "--grid", RATES]
-    if "sqlite" in storage:
-        flags.append(f"--storage={storage.format(folder=tmp_path)}")
-    (tmp_path / "study").mkdir()
-    assert run("sweep", fitted, *flags) == 0
-    path = tmp_path / "study" / storage.rpartition("/")[2]
+@pytest.mark.parametrize("storage", [None, "sqlite:///{folder}/study/study.db"])
+def test_a_damaged_storage_is_named_with_the_remedy(tmp_path, storage):
+    plan = plan_of(tmp_path, storage=storage and storage.format(folder=tmp_path))
+    plan.folder.mkdir()
+    Queue(open_study(plan), plan).take().held.close()
+    path = Path(plan.storage.removeprefix("sqlite:///"))
     whole = path.read_bytes()
-    path.write_bytes(whole.replace(b"\n{", b"\n!", 1) if "sqlite" not in storage else b"damaged" * 1000)
-    capsys.readouterr()
-    assert run("sweep", fitted, *flags) == 2
-    said = capsys.readouterr().err
-    assert path.name in said
-    assert "move it away" in said
+    path.write_bytes(b"damaged" * 1000 if storage else whole.replace(b"\n{", b"\n!", 1))
+    with pytest.raises(ConfigError, match="move it away") as refused:
+        open_study(plan)
+    assert str(path) in str(refused.value)
     path.unlink()
-    assert run("sweep", fitted, *flags) == 0
+    assert Queue(open_study(plan), plan).take().attempt == 1
 
 
-def test_half_a_line_at_the_end_of_a_journal_is_taken_off(fitted, root, tmp_path, trained):
-    flags = (root, "--name=study", "--grid", RATES)
-    assert run("sweep", fitted, *flags) == 0
-    journal = tmp_path / "study/study.journal"
+def test_half_a_line_at_the_end_of_a_journal_is_taken_off(tmp_path):
+    plan = plan_of(tmp_path)
+    first = Queue(open_study(plan), plan).take()
+    journal = Path(plan.storage)
     journal.write_bytes(journal.read_bytes() + b'{"op_code": 4, "work')
-    assert run("sweep", fitted, *flags, "--seeds=2") == 0
-    assert run("sweep", fitted, *flags, "--seeds=2") == 0
-    assert len(trained) == 4
+    assert Queue(open_study(plan), plan).take().name != first.name
+    assert len(Queue(open_study(plan), plan).runs()) == 2
 
 
 @pytest.mark.parametrize(
@@ -177,13 +181,6 @@ def test_mistakes_are_told_before_anything_runs(fitted, root, tmp_path, capsys, 
     assert run("sweep", fitted, root, *flags) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def plan_of(tmp_path, trainer=None, **settings):
-    chosen = {"metric": METRIC, "direction": "maximize", "name": "study", **settings}
-    if "random" not in settings:
-        chosen = {"grid": {"model.optimizer.lr": [1e-4, 1e-2]}, **chosen}
-    return make_plan(SweepSettings(**chosen), [], {"seed_everything": 1, "trainer": trainer}, ("x", str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -266,12 +263,17 @@ def test_failures_are_tried_again_or_reported(fitted, root, tmp_path, monkeypatc
     assert {row["state"] for row in rows(tmp_path / "study", "runs.csv")} == {"finished"}
 
 
-def test_a_fault_of_the_settings_is_not_tried_again_and_stops_when_all_have_it(fitted, root, tmp_path, capsys):
-    """Alpha without a store of scores: what `fit` itself refuses."""
-    flags = (root, "--name=study", *SHORT, "--grid", "model.loss.alpha=[0.1, 0.2, 0.3, 0.4]")
-    assert run("sweep", fitted, *flags) == 2
+def test_a_fault_of_the_settings_is_not_tried_again_and_stops_when_all_have_it(
+    fitted, root, tmp_path, trained, monkeypatch, capsys
+):
+    def refusing(arguments, callbacks):
+        rate = next(word for word in arguments if word.startswith("--model.optimizer.lr"))
+        raise ConfigError(f"{rate} needs scores")
+
+    monkeypatch.setattr(command, "_fit", refusing)
+    assert run("sweep", fitted, root, "--name=study", "--grid", "model.optimizer.lr=[0.1, 0.2, 0.3, 0.4]") == 2
     said = capsys.readouterr().err
-    assert "score" in said
+    assert "--model.optimizer.lr=0.3 needs scores" in said
     assert "--retry_failed" in said
     found = rows(tmp_path / "study", "runs.csv")
     assert [(row["state"], row["attempts"]) for row in found] == [("failed", "1")] * 3 + [("waiting", "0")]
