@@ -347,7 +347,7 @@ def test_two_processes_share_a_study_and_one_takes_over_when_the_other_is_killed
         "sweep", "-c", str(fitted), root, "--name=study", "--grid", RATES, "--run.test_trained=false",
         "--trainer.max_epochs=500",
     ]  # fmt: skip
-    killed, other = (tmp_path / "study" / f"lr={rate},seed=1" for rate in ("0.0001", "0.01"))
+    killed = tmp_path / "study/lr=0.0001,seed=1"
     process = subprocess.Popen(
         [sys.executable, "-m", "g2r_lightning", *words], env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -359,9 +359,10 @@ def test_two_processes_share_a_study_and_one_takes_over_when_the_other_is_killed
 
     written = (killed / "checkpoints/at-step=8.ckpt").stat().st_mtime_ns
 
+    waiting = threading.Event()
+
     def kill():
-        while RunFolder(other).record().get("status") != "finished" and time.monotonic() < until:
-            time.sleep(0.05)
+        waiting.wait(120)
         process.kill()
         process.wait()
 
@@ -375,10 +376,12 @@ def test_two_processes_share_a_study_and_one_takes_over_when_the_other_is_killed
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RandomState, "on_train_batch_end", stop, raising=False)
         patch.setattr(command, "POLL_SECONDS", 0.1)
+        patch.setattr(command.Display, "wait", lambda self, running: waiting.set())
         assert main(words) == 0
     thread.join()
     said = capsys.readouterr().out
-    assert said.index("lr=0.01,seed=1: begins") < said.index("waiting for") < said.index("0.0001,seed=1 (attempt 2)")
+    assert waiting.is_set()
+    assert said.index("lr=0.01,seed=1: begins") < said.index("lr=0.0001,seed=1 (attempt 2): begins")
     found = {row["run"]: row for row in rows(tmp_path / "study", "runs.csv")}
     assert [(row["state"], row["attempts"]) for row in found.values()] == [("finished", "2"), ("finished", "1")]
     assert (killed / "checkpoints/at-step=8.ckpt").stat().st_mtime_ns == written  # it went on behind it
