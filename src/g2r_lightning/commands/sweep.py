@@ -12,7 +12,8 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -55,7 +56,8 @@ def sweep(arguments: Sequence[str]) -> None:
         G2RError: the settings, the experiment or the study's storage cannot be used; or every run fails in one way.
     """
     words = long_flags(arguments)
-    cli = ExperimentCLI("sweep", words, ("data", "model"))
+    with _seeding_unsaid():
+        cli = ExperimentCLI("sweep", words, ("data", "model"))
     settings = SweepSettings(**vars(cli.config.sweep))
     shared = [word for word in words if not word.startswith(f"--{SECTION}.")]
     run = cli.run_settings
@@ -128,7 +130,8 @@ def check_points(plan: Plan) -> None:
                 continue
             tried.append(point)
             try:
-                ExperimentCLI("fit", [*plan.arguments, *flags(point)], ("data", "model"))
+                with _seeding_unsaid():
+                    ExperimentCLI("fit", [*plan.arguments, *flags(point)], ("data", "model"))
             except ConfigError as error:
                 raise ConfigError(f"at {factor.key}={shown(value)}: {error}") from error
 
@@ -175,6 +178,17 @@ def _print_report(rows: Sequence[Row], runs: Sequence[Run], plan: Plan) -> None:
         console.print(f"failed: {run.name}: {run.facts.get('reason')}", highlight=False, markup=False, soft_wrap=True)
     if failed:
         console.print("after mending the cause, the same command with --retry_failed tries them again", highlight=False)
+
+
+@contextmanager
+def _seeding_unsaid() -> Iterator[None]:
+    """Parse without Lightning's "Seed set to": nothing is drawn here."""
+    said = logging.getLogger("lightning.fabric.utilities.seed")
+    said.disabled, before = True, said.disabled
+    try:
+        yield
+    finally:
+        said.disabled = before
 
 
 def _work(queue: Queue) -> None:

@@ -57,7 +57,7 @@ class Display:
         """A run has ended."""
         if self.live is None:
             found = {
-                "COMPLETE": f"{self.plan.metric} {outcome.value}",
+                "COMPLETE": f"{self.plan.metric} {outcome.value:.4g}" if outcome.value is not None else "",
                 "PRUNED": outcome.reason,
                 "FAIL": f"failed: {outcome.reason}",
             }[outcome.state]

@@ -1,7 +1,7 @@
 """Who runs what next: a queue in the study's storage, from which any number of processes take.
 
 Each run that is due stands in the storage as one of Optuna's waiting trials. A process takes the oldest one, holds a
-lock on its folder while it trains, and writes down now and then that it is alive. Before anybody takes a run, what is
+lock in its name while it trains, and writes down now and then that it is alive. Before anybody takes a run, what is
 due is settled anew: runs whose process is gone and runs that failed go back into the queue (and train on from their
 last checkpoint), later seeds come in, and where TPE chooses, a new point is drawn when nothing waits.
 """
@@ -23,6 +23,7 @@ from g2r_lightning.studies.sweep.plan import Plan
 from g2r_lightning.studies.sweep.space import Point, point_key, stored
 from g2r_lightning.studies.sweep.state import Run, drawn_points, read_runs
 
+LOCKS = ".locks"  # folders of their own: `fit` holds the run's
 GONE = "its process ended without a word"
 REDRAWN = 20  # points that TPE may draw again before its space counts as exhausted
 
@@ -38,7 +39,7 @@ class Task:
         name: of its folder.
         scout: whether a pruner judges it.
         attempt: counted from 1.
-        held: the lock on its folder.
+        held: the lock in its name.
     """
 
     trial: Any
@@ -80,7 +81,7 @@ class Queue:
                     continue
                 held = ExitStack()
                 try:
-                    held.enter_context(alone_in(self.plan.folder / facts["run"]))
+                    held.enter_context(alone_in(self.plan.folder / LOCKS / facts["run"]))
                 except G2RError as error:
                     self._fail(trial.number, str(error))
                     continue
@@ -92,7 +93,7 @@ class Queue:
 
     @contextmanager
     def alive(self, task: Task) -> Iterator[None]:
-        """Write down regularly that a task's process is alive; let go of its folder at the end."""
+        """Write down regularly that a task's process is alive; let go of its lock at the end."""
         from optuna.exceptions import OptunaError
 
         ended = threading.Event()
@@ -203,13 +204,13 @@ class Queue:
     def _is_gone(self, trial: Any) -> bool:
         """Whether the process of a running trial has ended.
 
-        On its own machine the lock on its folder tells, which no killed process keeps. On another one, or where there
+        On its own machine the lock in its name tells, which no killed process keeps. On another one, or where there
         are no such locks, it is gone when it has been silent for long.
         """
         facts = trial.user_attrs
         owner = facts.get("owner", {})
         if owner.get("host") == socket.gethostname():
-            held = is_held(self.plan.folder / facts["run"])
+            held = is_held(self.plan.folder / LOCKS / facts["run"])
             if held is not None:
                 return not held
         started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
