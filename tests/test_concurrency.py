@@ -1,9 +1,8 @@
-"""Two processes at one store, cache, run or index: one refuses, or both write the same; never half of each."""
+"""Several processes at one cache or folder: one refuses or waits, never half of each (commands: `tests/faults`)."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import time
@@ -12,37 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faults.contents import contents, differences
-from faults.jobs import JOBS, Workplace
-from faults.server import Server
 from g2r_lightning.data.tokens import token_table
 from g2r_lightning.errors import G2RError
 from g2r_lightning.paths import alone_in, replaced_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no locks on folders")
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory):
-    """A parent of processes, and a workplace."""
-    folder, server = tmp_path_factory.mktemp("two"), Server()
-    yield folder, server, Workplace(folder / "place", server)
-    server.close()
-
-
-@pytest.mark.parametrize("name", ["generate", "import", "fit metric"])
-def test_two_commands_at_one_folder(places, name: str) -> None:
-    """Both are started at the same time; what remains is what one alone leaves, whoever was refused."""
-    folder, server, workplace = places
-    job, trial = JOBS[name], folder / name.replace(" ", "-")
-    after, _ = workplace.after(job)
-    shutil.copytree(workplace.before(job), trial)
-    first = server.run(list(job.words), trial, twice=True)
-    found = [first, first["beside"]]
-    assert sorted(one["status"] for one in found) in ([0, 0], [0, 2]), found
-    assert all("another process is writing" in one["said"] for one in found if one["status"])
-    assert "Traceback" not in "".join(one["said"] for one in found)
-    assert differences(contents(after, job.makes), contents(trial, job.makes)) == []
 
 
 def forked(work) -> int:
