@@ -34,11 +34,11 @@ def test_turns_of_a_dialogue_depend_on_each_other():
 
 def test_a_short_simulation_writes_every_row(tmp_path):
     out = tmp_path / "page.md"
-    simulation.main(["--studies=12", f"--output={out}"])
+    simulation.main(["--studies=6", f"--output={out}"])
     page = out.read_text()
     assert page.count("| compare |") == 8
     assert page.count("over turns |") == 3
-    assert "--studies=12" in page
+    assert "--studies=6" in page
     assert "The promise" in page
 
 
