@@ -31,6 +31,7 @@ CHAINS = {
     "causal": ("teacher_causal",),
     "blenderbot": ("blenderbot",),
     "endpoint": ("endpoint",),
+    "chat": ("chat_model",),
     "teacher_cpu": ("teacher_cpu",),
     "authors": ("authors",),
     "sample": ("teacher_sample", "sample_store", "quickstart", "maude"),
@@ -69,7 +70,7 @@ def test_every_experiment_is_in_a_chain_and_gives_its_own_command():
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: the experiments, tiny data in every form, a tiny encoder, BlenderBot and GPT-2."""
+    """A user's folder: the experiments, tiny data in every form, a tiny encoder, BlenderBot, GPT-2 and a chat model."""
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "experiments").symlink_to(EXPERIMENTS)
     write_data(folder / "data")
@@ -82,6 +83,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.config.n_positions = 512
     type(model)(model.config).save_pretrained(folder / "gpt2")
     tokenizer.save_pretrained(folder / "gpt2")
+    model, tokenizer = MAKERS["llama_chat"](folder / "chat")
+    model.config.max_position_embeddings = 512
+    type(model)(model.config).save_pretrained(folder / "chat")
+    tokenizer.save_pretrained(folder / "chat")
     for split in ("train", "validation", "test"):
         write_dialogues(folder / f"sample/{split}.jsonl", dataset=split)
     write_dialogues(folder / "my_dialogues.jsonl", count=80)
@@ -200,6 +205,17 @@ def test_causal(here, capsys):
     assert after["all/ranked_examples"] == 20  # five of each set
     manifest = json.loads((here / "stores/bst_small_causal/candidates/manifest.json").read_text())
     assert "CausalTemplate" in json.dumps(manifest)
+
+
+def test_chat_model(here):
+    generate, score, fit = chain("chat")
+    for arguments in (generate, score):
+        run(arguments, "--teacher.name_or_path=chat", "--sampling.num_replies=2")
+    run(fit)
+    template = json.loads((here / "stores/bst_small_chat/candidates/manifest.json").read_text())["template"]
+    assert template["template"] == "ChatTemplate"
+    assert template["system"].startswith("You chat with a friend.")
+    assert results(here, "bst_small_chat-bi-dm_ll-1")["all/examples"] > 0
 
 
 def test_flags_that_the_comments_name(here):
