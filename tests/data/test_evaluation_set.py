@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from g2r_lightning.data import ResponseSet
-from g2r_lightning.data.evaluation_set import ContextSet, EvaluationSet
+from g2r_lightning.data.evaluation_set import ContextSet, EvaluationSet, even_batches
 from g2r_lightning.data.tokens import token_table
 from g2r_lightning.dialogue import Example, text_key
 from g2r_lightning.errors import G2RError
@@ -105,4 +107,17 @@ def test_every_context_comes_once_whatever_the_batch_and_the_processes(tmp_path,
             seen += batch.examples.tolist()
             assert torch.equal(batch.context_ids[:, 0], batch.examples + 1)
             assert torch.equal(batch.context_mask.sum(dim=1), batch.examples % 4 + 1)
-    assert sorted(seen) == list(range(40))
+    repeated = 2 if (size, world) == (1, 3) else 0  # that all three may have 14 batches
+    assert len(seen) == 40 + repeated
+    assert set(seen) == set(range(40))
+
+
+@given(count=st.integers(0, 60), batch_size=st.integers(1, 20), world_size=st.integers(1, 5))
+def test_processes_see_every_example_in_equally_many_batches(count, batch_size, world_size):
+    shares = [even_batches(count, batch_size, rank, world_size) for rank in range(world_size)]
+    assert len({len(share) for share in shares}) == 1
+    batches = [list(batch) for share in shares for batch in share]
+    assert all(1 <= len(batch) <= batch_size for batch in batches)
+    seen = [example for batch in batches for example in batch]
+    assert set(seen) == set(range(count))
+    assert len(seen) - count < world_size

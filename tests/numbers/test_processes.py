@@ -16,8 +16,8 @@ from tiny_experiment import results, write_experiment
 pytestmark = pytest.mark.slow
 GLOBAL_BATCH = 16
 FLAGS = (
-    "--data.negatives.in_batch=true", "--model.encoder.dropout=0", "--model.optimizer.lr=0.003",
-    "--trainer.max_epochs=2", "--trainer.callbacks=g2r_lightning.callbacks.RetrievalEvaluation",
+    "--data.negatives.in_batch=true", "--model.encoder.dropout=0", "--model.optimizer.lr=0.01",
+    "--trainer.max_epochs=4", "--trainer.callbacks=g2r_lightning.callbacks.RetrievalEvaluation",
     "--trainer.callbacks.progress=false", "--trainer.precision=32-true",
 )  # fmt: skip
 
@@ -53,8 +53,8 @@ def losses(folder: Path) -> list[float]:
 def test_losses_figures_and_index_are_those_of_one_process(experiment, alone, processes):
     shared = trained(experiment, processes)
     expected = losses(alone)
-    assert len(expected) == 6
-    assert expected[-1] < expected[0]
+    assert len(expected) == 12
+    assert expected[-1] < expected[0] - 0.05  # something was learnt, so gradients matter
     assert losses(shared) == pytest.approx(expected, abs=1e-5)
     assert results(shared, "test") == pytest.approx(results(alone, "test"), abs=1e-5)
     one, other = (np.load(folder / "index" / "embeddings.npy") for folder in (alone, shared))

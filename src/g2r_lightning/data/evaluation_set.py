@@ -24,6 +24,27 @@ from g2r_lightning.dialogue.text import normalised
 from g2r_lightning.metrics import draw_distractors
 
 
+def even_batches(count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[range]:
+    """Return the batches of one process: as many as every other process has, since each forward pass is a meeting.
+
+    Where there are fewer examples than batches, some example stands in two; whoever puts all together counts it once.
+
+    >>> [even_batches(5, 64, rank, 2) for rank in (0, 1)]
+    [[range(0, 2)], [range(2, 5)]]
+
+    Args:
+        count: examples of all processes.
+        batch_size: most of one batch.
+        rank: of this process.
+        world_size: number of processes.
+    """
+    if world_size == 1:
+        return [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    total = -(-count // (batch_size * world_size)) * world_size
+    bounds = [(count * place // total, count * (place + 1) // total) for place in range(rank, total, world_size)]
+    return [range(start, end) if start < end else range(start, start + 1) for start, end in bounds]
+
+
 class ContextSet(Dataset[EvaluationBatch]):
     """Contexts in whole batches.
 
@@ -33,7 +54,7 @@ class ContextSet(Dataset[EvaluationBatch]):
         context_tokens: one row an example.
         pad_id: token id of the padding.
         batch_size: contexts a batch; changes no result.
-        rank: of this process, which sees every ``world_size``-th batch.
+        rank: of this process, which sees every ``world_size``-th batch; all see as many.
         world_size: number of processes.
     """
 
@@ -51,10 +72,7 @@ class ContextSet(Dataset[EvaluationBatch]):
         self.examples = examples
         self._context_tokens = context_tokens
         self._pad_id = pad_id
-        self._batches = [
-            range(start, min(start + batch_size, len(examples)))
-            for start in range(rank * batch_size, len(examples), batch_size * world_size)
-        ]
+        self._batches = even_batches(len(examples), batch_size, rank, world_size)
 
     def __len__(self) -> int:
         return len(self._batches)
