@@ -19,6 +19,7 @@ from g2r_lightning.inference.deployment import read_manifest as read_export_mani
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.store import CandidateStore
+from g2r_lightning.store.json_file import unsealed
 from g2r_lightning.student import load_student
 from g2r_lightning.studies.human.key import load_key
 
@@ -65,7 +66,7 @@ def test_an_unknown_version_is_refused_with_both(artefacts, tmp_path, name, vers
     path, read = READERS[name]
     whole = (artefacts / path).read_text()
     try:
-        (artefacts / path).write_text(json.dumps({**json.loads(whole), "schema_version": version}))
+        (artefacts / path).write_text(json.dumps({**unsealed(whole), "schema_version": version}))
         with pytest.raises(G2RError, match=rf"version {version}\b.*reads (version )?\d"):
             read(artefacts)
     finally:
@@ -75,7 +76,7 @@ def test_an_unknown_version_is_refused_with_both(artefacts, tmp_path, name, vers
 def test_records_and_students_of_the_first_releases_are_read(artefacts):
     for name in ("run record", "student"):
         path, read = READERS[name]
-        whole = json.loads((artefacts / path).read_text())
+        whole = unsealed((artefacts / path).read_text())
         del whole["schema_version"]
         (artefacts / path).write_text(json.dumps(whole))
         assert read(artefacts)

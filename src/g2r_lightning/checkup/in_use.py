@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from g2r_lightning.errors import G2RError
-from g2r_lightning.paths import alone_in
+from g2r_lightning.paths import is_held
 
 PROCESSES = Path("/proc")
 
@@ -25,17 +24,8 @@ def users_of(path: Path) -> list[str]:
 def _lockers(path: Path) -> Iterator[str]:
     folders = [path, *(Path(folder) / name for folder, names, _ in os.walk(path) for name in names)]
     for folder in folders if path.is_dir() else []:
-        if (said := _locked(folder)) is not None:
-            yield said
-
-
-def _locked(folder: Path) -> str | None:
-    """Return what a lock's holder is said to do, or ``None``."""
-    try:
-        with alone_in(folder):
-            return None
-    except G2RError as error:
-        return str(error)
+        if is_held(folder):
+            yield f"{folder}: another process is writing into it"
 
 
 def _processes(path: Path) -> Iterator[str]:
