@@ -2,7 +2,8 @@
 
 ``python benchmarks/teacher_generation.py --data DATA --model FOLDER``: the same model, contexts and settings, contexts
 sorted by length for both. ``generate`` is tried at several batch sizes and its best is taken; rounds go A/B/A/B in one
-process. Filters and writing are timed apart, as a share of the pass.
+process. Filters and writing are timed apart, as a share of the pass. The draws differ, so a reply's mean length is told
+for each way; ``generate`` runs all rows of a batch until the last one ends, ours leaves out those that have ended.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from report import write_report
 FILTERS = (Duplicates(), Truncated(), Length(2, 60), Printable(), RepeatsContext(), Repetitive())
 
 
-def transformers_generate(teacher: Any, examples: list[Example], sampling: Sampling, batch: int) -> int:
-    """Return the replies that ``model.generate`` writes, as its documentation samples, contexts sorted by length."""
+Count = tuple[int, int]
+
+
+def transformers_generate(teacher: Any, examples: list[Example], sampling: Sampling, batch: int) -> Count:
+    """Return how many replies and tokens ``generate`` writes, sampled as documented, contexts sorted by length."""
     tokens = sorted((teacher.template.context_ids(example) for example in examples), key=len)
-    count = 0
+    replies = written = 0
     for start in range(0, len(tokens), batch):
-        inputs, _ = teacher._prompt(tokens[start : start + batch])
+        inputs, skipped = teacher._prompt(tokens[start : start + batch])
         with torch.no_grad():
             output = teacher.model.generate(
                 **inputs, do_sample=True, top_p=sampling.top_p, top_k=0, temperature=sampling.temperature,
@@ -41,8 +45,20 @@ def transformers_generate(teacher: Any, examples: list[Example], sampling: Sampl
                 num_beams=1, no_repeat_ngram_size=0, eos_token_id=teacher._end_ids(),
                 pad_token_id=teacher.tokenizer.pad_token_id,
             )  # fmt: skip
-        count += len(output)
-    return count
+        replies += len(output)
+        written += sum(_length(row, teacher._end_ids()) for row in output[:, skipped:].tolist())
+    return replies, written
+
+
+def _length(row: list[int], ends: list[int]) -> int:
+    """Return the tokens of a reply with the one that ended it, as ours are counted."""
+    return next((place + 1 for place, token in enumerate(row) if token in ends), len(row))
+
+
+def ours(teacher: Any, examples: list[Example], sampling: Sampling) -> Count:
+    """Return how many replies and tokens the package's teacher writes."""
+    replies = [reply for own in teacher.generate(examples, sampling) for reply in own]
+    return len(replies), sum(reply.num_tokens for reply in replies)
 
 
 def whole_pass(teacher: Any, examples: list[Example], writing: Writing, folder: Path) -> int:
@@ -78,12 +94,12 @@ def main() -> None:
         transformers_generate(teacher, examples[: 2 * max(arguments.batches)], sampling, batch)
         tries[batch] = time.perf_counter() - begun
     best = min(tries, key=tries.__getitem__)
-    ways: dict[str, Callable[[], int]] = {
+    ways: dict[str, Callable[[], Count]] = {
         f"transformers generate, batches of {best}": lambda: transformers_generate(teacher, examples, sampling, best),
-        "ours": lambda: sum(map(len, teacher.generate(examples, sampling))),
+        "ours": lambda: ours(teacher, examples, sampling),
     }
     seconds: dict[str, list[float]] = {way: [] for way in [*ways, "ours, filtered and written"]}
-    drawn = {}
+    drawn: dict[str, Count] = {}
     for number in range(arguments.rounds):
         for way, run in ways.items():
             torch.manual_seed(number)
@@ -96,11 +112,12 @@ def main() -> None:
             seconds["ours, filtered and written"].append(time.perf_counter() - begun)
     median = {way: statistics.median(times) for way, times in seconds.items()}
     first = next(iter(median.values()))
-    found = {"seconds of generate by batch size": tries, "replies": drawn, "seconds": seconds}
+    found = {"seconds of generate by batch size": tries, "replies and tokens": drawn, "seconds": seconds}
     rows = [
         {
             "way": way,
             "seconds": f"{seconds_of:.1f}",
+            "tokens a reply": f"{drawn[way][1] / drawn[way][0]:.1f}" if way in drawn else "the same",
             "times faster than generate": f"{first / seconds_of:.2f}",
             "longer than ours without filters and writing": f"{seconds_of / median['ours'] - 1:+.1%}",
         }
@@ -112,6 +129,7 @@ def main() -> None:
         f"`generate` at the best of the batch sizes {arguments.batches}."
     )
     command = f"python benchmarks/teacher_generation.py --data $G2R_DATA --family {arguments.family} --model FOLDER"
+    command += f" --contexts {arguments.contexts} --batches {' '.join(map(str, arguments.batches))}"
     name = f"teacher_generation_{arguments.family.replace('-', '_')}"
     print(write_report(name, f"Sampling five replies a context, {arguments.family}", command, about, rows, found))
 

@@ -2,9 +2,10 @@
 
 ``python benchmarks/teacher_scoring.py --data DATA`` (DATA: the folder with ``blended_skill_talk/test.jsonl`` and
 ``tokenizers/``). Two shapes with random weights, BlenderBot-small (8+8 layers, 512 dimensions) and GPT-2 small, real
-tokenizers, real dialogues: contexts of exactly 64 tokens, ten human responses each. The ways run in the order A/B/A/B
-in one process; the seconds are the median of the rounds. The scores of all ways are compared with a float64 reference
-that runs one pair at a time.
+tokenizers, real dialogues: contexts of exactly 64 tokens (and of other lengths: ``--context-tokens 64 128``), ten human
+responses each, in float32 and, where the CPU is good at it, bfloat16. The ways run in the order A/B/A/B in one process;
+the seconds are the median of the rounds. The scores of all ways are compared with a float64 reference that runs one
+pair at a time.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.readers import JsonlReader
 from g2r_lightning.teacher import CausalTeacher, EncoderDecoderTeacher
 from g2r_lightning.teacher.batching import token_log_likelihoods
+from harness import cpu_flags, good_at_bfloat16
 from report import write_report
 
 PAIRS = 32
@@ -59,10 +61,11 @@ def write_models(data: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder / "gpt2")
 
 
-def pairs_of(data: Path, count: int) -> tuple[list[Example], list[list[str]]]:
-    """Return contexts that are longer than 64 tokens, and ten human responses for each."""
+def pairs_of(data: Path, count: int, tokens: int) -> tuple[list[Example], list[list[str]]]:
+    """Return contexts that are longer than so many tokens, and ten human responses for each."""
     dialogues = list(JsonlReader(str(data / "blended_skill_talk/test.jsonl")))
-    examples = [e for d in dialogues for e in d.examples() if sum(len(turn.split()) for turn in e.context) > 80]
+    words = tokens * 5 // 4
+    examples = [e for d in dialogues for e in d.examples() if sum(len(turn.split()) for turn in e.context) > words]
     responses = [turn for dialogue in dialogues for turn in dialogue.turns]
     chosen = examples[:: max(1, len(examples) // count)][:count]
     texts = [[chosen[i].response, *responses[i * 37 :: 101][: CANDIDATES - 1]] for i in range(len(chosen))]
@@ -124,15 +127,17 @@ def lm_eval_scorer(folder: Path, teacher: Any, causal: bool) -> Callable[..., Sc
     return run
 
 
-def measure(name: str, folder: Path, data: Path, contexts: int, rounds: int, precisions: list[str]) -> dict[str, Any]:
-    """Return seconds and differences of all ways for one shape."""
+def measure(
+    name: str, folder: Path, data: Path, contexts: int, tokens: int, rounds: int, precisions: list[str]
+) -> dict[str, Any]:
+    """Return seconds and differences of all ways for one shape and length of context."""
     causal = name == "gpt2"
     kind, loader = (CausalTeacher, AutoModelForCausalLM) if causal else (EncoderDecoderTeacher, AutoModelForSeq2SeqLM)
-    examples, texts = pairs_of(data, contexts)
+    examples, texts = pairs_of(data, contexts, tokens)
     teachers = {p: kind(name_or_path=str(folder), dtype=p) for p in precisions}
     for teacher in teachers.values():
         teacher.load()
-        teacher.template.max_context_tokens = 64
+        teacher.template.max_context_tokens = tokens
     base = teachers["float32"]
     plain = loader.from_pretrained(folder, dtype=torch.float32).eval()
     ways: dict[str, Callable[[], Scores]] = {
@@ -176,18 +181,22 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path(".cache/benchmark-models"))
     parser.add_argument("--contexts", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precisions", nargs="+", default=["float32"], help="add bfloat16 where the CPU is good at it")
+    parser.add_argument("--context-tokens", type=int, nargs="+", default=[64])
+    parser.add_argument("--precisions", nargs="+", help="float32, and bfloat16 where the CPU is good at it")
     arguments = parser.parse_args()
+    good = good_at_bfloat16(cpu_flags(), "cpu")
+    precisions = arguments.precisions or (["float32", "bfloat16"] if good else ["float32"])
     write_models(arguments.data, arguments.models)
     found = {
-        name: measure(
-            name, arguments.models / name, arguments.data, arguments.contexts, arguments.rounds, arguments.precisions
+        f"{name}, {tokens} tokens": measure(
+            name, arguments.models / name, arguments.data, arguments.contexts, tokens, arguments.rounds, precisions
         )
+        for tokens in arguments.context_tokens
         for name in ("blenderbot_small", "gpt2")
     }
     rows = [
         {
-            "shape": name,
+            "shape, context": name,
             "way": way,
             "seconds": f"{figures['seconds']:.1f}",
             "times faster": f"{figures['times faster than padded pairs']:.2f}",
@@ -197,11 +206,13 @@ def main() -> None:
         for way, figures in ways.items()
     ]
     about = (
-        f"{arguments.contexts} contexts of 64 tokens with ten candidates each, random weights, medians of "
+        f"{arguments.contexts} contexts of the tokens named, with ten candidates each, random weights, medians of "
         f"{arguments.rounds} rounds in the order A/B/A/B in one process; differences are from float64, one pair at a "
         "time. lm-eval-harness runs its own `_loglikelihood_tokens` over the same tokens."
     )
-    command = "python benchmarks/teacher_scoring.py --data $G2R_DATA " + f"--contexts {arguments.contexts}"
+    lengths = " ".join(map(str, arguments.context_tokens))
+    command = f"python benchmarks/teacher_scoring.py --data $G2R_DATA --contexts {arguments.contexts}"
+    command += f" --context-tokens {lengths} --rounds {arguments.rounds}"
     print(write_report("teacher_scoring", "Scoring ten candidates a context", command, about, rows, found))
 
 

@@ -1,4 +1,4 @@
-"""The commands of docs/quality.md and docs/human-evaluation.md run as they are printed, on tiny data."""
+"""The commands of docs/{quality,human-evaluation,studies}.md run as they are printed, on tiny data."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from g2r_lightning.cli import main
 from g2r_lightning.studies.human.key import load_key
 from g2r_lightning.studies.human.simulation import write_simulated
 from g2r_lightning.studies.replies import read_replies
+from g2r_lightning.studies.sweep.space import Factor
 from tiny import WORDS, write_dialogues, write_encoder
 
 ROOT = Path(__file__).parents[2]
@@ -68,3 +69,15 @@ def test_human(here, capsys):
     found = json.loads(Path("human/pilot/results.json").read_text())
     assert found["ssa"]["human"]["ssa"] > found["ssa"]["baseline"]["ssa"]
     assert "raters: preference" in capsys.readouterr().out
+
+
+def test_studies(here, monkeypatch, capsys):
+    """The commands print the points that they would run; of each, one is parsed as `fit` would."""
+    monkeypatch.setattr(Factor, "examples", lambda self: [self.values[-1] if self.values else self.high])
+    counts = [int(re.search(r" = (\d+) runs", printed(words, capsys))[1]) for words in commands("docs/studies.md")]
+    assert counts == [27, 12, 20, 40, 4]
+
+
+def printed(words: list[str], capsys) -> str:
+    assert main([*words, "--dry_run"]) == 0
+    return capsys.readouterr().out
