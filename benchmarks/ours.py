@@ -36,7 +36,7 @@ from peers.worker import Run, Stopwatch, Unavailable, peak_memory, reset_peak_me
 
 PACKAGES = ("torch", "lightning", "transformers", "torchmetrics", "faiss-cpu", "numpy", "openvino", "onnxruntime")
 PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-BUDGET_OF_MEMORY = 4096  # tokens of one pass with cached gradients
+BUDGET_OF_MEMORY = 2048  # tokens of one pass with cached gradients
 
 
 class Pairs(DialogueReader):

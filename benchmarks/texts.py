@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Texts:
             block = self.examples[start : start + count]
             for example, fits in zip(block, self._fit(block, text), strict=True):
                 if (fits or cut) and len(found) < count:
-                    found.append(self._pair(example, text, [next(others) for _ in range(max(candidates - 1, 0))]))
+                    found.append(self._pair(example, text, others, candidates))
             if len(found) == count:
                 return found
         raise G2RError(f"{count} pairs were asked for, there are {len(found)}; set G2R_DATA, or ask for less")
@@ -89,10 +90,13 @@ class Texts:
             for context, response in zip(contexts, responses, strict=True)
         ]
 
-    def _pair(self, example: Example, text: StudentText, others: list[str]) -> Pair:
+    def _pair(self, example: Example, text: StudentText, others: Iterator[str], candidates: int) -> Pair:
         lines, response = text.context_lines(example), text.format.response(example.response)
         pair: Pair = {"context": lines, "text": SEPARATOR.join(lines), "response": response}
-        if not others:
+        if not candidates:
             return pair
-        own = list({text.key(one): one for one in [response, *others]}.values())
-        return {**pair, "candidates": own, "scores": [self._draw.uniform(-4.0, -1.0) for _ in own]}
+        own = {text.key(response): response}
+        while len(own) < candidates:  # its own response is among the others, too
+            other = next(others)
+            own.setdefault(text.key(other), other)
+        return {**pair, "candidates": list(own.values()), "scores": [self._draw.uniform(-4.0, -1.0) for _ in own]}

@@ -47,9 +47,10 @@ def job(sizes: Sizes) -> Job:
         title=f"Training, the reference's step ({sizes.reference_contexts} contexts, ≤ {CANDIDATES} candidates, "
         f"{sizes.reference_negatives} random negatives)",
         about=(
-            "One step of Kim et al. (2021), CE + KL, contexts of up to 20 utterances and 240 tokens, responses of up "
-            "to 128. Both ways take the same contexts, candidates and negatives; the plain loop pads all contexts to "
-            "the longest context and all responses to the longest response."
+            "A step as that of Kim et al. (2021), CE + KL: contexts of up to 20 utterances and 240 tokens, responses "
+            "of up to 128; theirs has 48 contexts and 512 negatives (`--size full`, with more memory). Both "
+            "ways take the same contexts, candidates and negatives; the plain loop pads all contexts to the longest "
+            "context and all responses to the longest response."
         ),
         unit="contexts",
         settings=settings,

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 
-from g2r_lightning.errors import G2RError
-from g2r_lightning.paths import FULL, atomic_path
+from g2r_lightning.paths import atomic_path
+from g2r_lightning.whole_files import whole_file
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -28,11 +28,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        with atomic_path(Path(path)) as temporary:
-            try:
-                torch.save(checkpoint, temporary)
-            except RuntimeError as error:  # what torch says of a full disk
-                raise G2RError(f"{path}: cannot be written ({str(error).splitlines()[0]}); {FULL}") from error
+        with atomic_path(Path(path)) as temporary, whole_file(temporary) as file:
+            torch.save(checkpoint, file)
 
 
 def plugins_for(given: Any, strategy: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lightning import LightningDataModule, Trainer
 from tiny_models import FAMILIES
 from torch.utils.data import DataLoader
 
+from g2r_lightning.data.teacher_module import Named
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.teacher import CausalTeacher, EncoderDecoderTeacher, TeacherModule
@@ -101,9 +103,30 @@ def test_the_best_is_exported_not_the_last(
 
 def test_broken_weights_stop_the_run(teacher_of: Callable[..., Any], examples: list[Example], tmp_path: Path) -> None:
     module = TeacherModule(teacher_of("gpt2"), learning_rate=1e30, warmup_steps=0, schedule="constant")
-    with pytest.raises(G2RError, match=r"perplexity is (nan|inf) at step 1: lower model\.init_args\.learning_rate"):
+    with pytest.raises(G2RError, match=r"validation/perplexity is (nan|inf).*lower model\.init_args\.learning_rate"):
         trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0).fit(module, Talks(module, examples))
     assert not (tmp_path / "teacher").exists()
+
+
+def test_an_evaluation_that_is_no_number_names_its_examples(
+    teacher_of: Callable[..., Any], examples: list[Example], tmp_path: Path
+) -> None:
+    module = TeacherModule(teacher_of("gpt2"))
+    module.configure_model()
+    strange, logits = examples[1].id, module.teacher.logits
+
+    def one_is_broken(batch: dict[str, Any]) -> Any:
+        assert not set(batch) & {"ids", "examples"}
+        found = logits(batch)
+        return found.masked_fill(torch.arange(len(found)).eq(1)[:, None, None], math.nan)
+
+    module.teacher.logits = one_is_broken
+    talks = Talks(module, examples)
+    with pytest.raises(G2RError, match=r"validation/perplexity is nan.*not finite: unknown"):
+        trainer(tmp_path).validate(module, datamodule=talks, verbose=False)
+    module.collate = Named(module.collate)  # type: ignore[method-assign]
+    with pytest.raises(G2RError, match=rf"test/perplexity is nan.*not finite: {re.escape(strange)}"):
+        trainer(tmp_path).test(module, datamodule=talks, verbose=False)
 
 
 def test_dropout_is_on_in_training_and_a_checkpoint_resumes(

@@ -30,6 +30,21 @@ class TeacherLike(Protocol):
         """Return what batches are grouped by, (n,) or (n, 2); see :func:`g2r_lightning.data.samplers.by_size`."""
 
 
+class Named:
+    """A collate function that tells with a batch whose it is: the ``ids`` of its examples, which no device is sent.
+
+    Args:
+        collate: of the teacher module.
+    """
+
+    def __init__(self, collate: Collate) -> None:
+        self.collate = collate
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Return the batch."""
+        return {**self.collate(examples), "ids": [example.id for example in examples]}
+
+
 class SequenceSet(Dataset[dict[str, Any]]):
     """Batches of examples as the teacher's own collate function makes them.
 
@@ -94,7 +109,7 @@ class TeacherDataModule(DialogueDataModule):
         return DataLoader(
             ordered,  # type: ignore[arg-type]  # any sequence serves as a map-style dataset
             batch_size=self.evaluation_batch_size,
-            collate_fn=self._module().collate,
+            collate_fn=Named(self._module().collate),
             num_workers=self.num_workers,
         )
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from g2r_lightning.data.tokens import content_key
 from g2r_lightning.paths import alone_in, atomic_path
+from g2r_lightning.whole_files import whole_file
 
 Vectors = npt.NDArray[np.float32]
 TEXTS_PER_BLOCK = 8192
@@ -86,7 +87,7 @@ def vector_table(
             with alone_in(cache_dir, wait=True):  # of several processes one encodes, the others wait for it
                 if not _whole(path, len(block)):
                     vectors = reader.encode(block)
-                    with atomic_path(path) as temporary, temporary.open("wb") as file:
+                    with atomic_path(path) as temporary, whole_file(temporary) as file:
                         np.save(file, vectors, allow_pickle=False)
                         file.write(_checksum(vectors))  # behind what NumPy reads
         paths.append(path)

@@ -24,6 +24,7 @@ from g2r_lightning.index.memory import BLOCK, GIB, cells_of, empty_index
 from g2r_lightning.paths import disk_trouble, inside, replaced_folder
 from g2r_lightning.store.hashing import check_file, described_file
 from g2r_lightning.store.json_file import read_json, write_json
+from g2r_lightning.whole_files import write_faiss
 
 INDEX = "index.faiss"
 BUILT = "built.json"
@@ -113,8 +114,6 @@ def _parts(factory: str, vectors: npt.NDArray[Any], limit: int) -> int:
 
 def _filled(index: Any, vectors: npt.NDArray[Any], start: int, end: int, path: Path, report: Report) -> None:
     """Add rows ``start`` to ``end`` under their own numbers, and write the index."""
-    import faiss
-
     cells = cells_of(index)
     for first, block in _blocks(vectors, start, end):
         if cells is None:
@@ -122,7 +121,7 @@ def _filled(index: Any, vectors: npt.NDArray[Any], start: int, end: int, path: P
         else:
             index.add_with_ids(block, np.arange(first, first + len(block), dtype=np.int64))
         report(len(block))
-    faiss.write_index(index, str(path))
+    write_faiss(path, index)
 
 
 def _merged(index: Any, vectors: npt.NDArray[Any], parts: int, folder: Path, report: Report) -> None:
@@ -131,13 +130,13 @@ def _merged(index: Any, vectors: npt.NDArray[Any], parts: int, folder: Path, rep
     from faiss.contrib.ondisk import merge_ondisk
 
     trained = folder / "trained"
-    faiss.write_index(index, str(trained))
+    write_faiss(trained, index)
     bounds = np.linspace(0, len(vectors), parts + 1).astype(int).tolist()
     names = [str(folder / f"part-{number}") for number in range(parts)]
     for name, (start, end) in zip(names, pairwise(bounds), strict=True):
         _filled(faiss.read_index(str(trained)), vectors, start, end, Path(name), report)
     merge_ondisk(index, names, str(folder / LISTS))
-    faiss.write_index(index, str(folder / INDEX))
+    write_faiss(folder / INDEX, index)
     for left in (str(trained), *names):
         Path(left).unlink()
 

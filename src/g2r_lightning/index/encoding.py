@@ -38,6 +38,7 @@ from g2r_lightning.store.schema import shard_name
 from g2r_lightning.store.seals import check_seal, remove_seals, sealed_path
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
+from g2r_lightning.whole_files import write_array
 
 TEXTS = "texts.json"
 TEXTS_AT_ONCE = 8192
@@ -171,8 +172,8 @@ class ResponseEncoding:
                 f"the vector of the response {texts[int(np.argmin(finite))]!r} is NaN, infinite or too large for "
                 f"{self.dtype}; choose --{self.section}.dtype=float32, or another checkpoint"
             )
-        with sealed_path(self.folder / vectors_name(index)) as temporary, temporary.open("wb") as file:
-            np.save(file, kept, allow_pickle=False)
+        with sealed_path(self.folder / vectors_name(index)) as temporary:
+            write_array(temporary, kept)
         self.work.responses += len(rows)
         self.work.tokens += int(lengths.sum())
         self.work.padded += sum(len(chunk) * int(lengths[chunk[0]]) for chunk in chunks)

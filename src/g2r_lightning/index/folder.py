@@ -33,6 +33,7 @@ from g2r_lightning.store.json_file import unsealed, write_json
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.persistence import load_student, save_student
 from g2r_lightning.student.text import StudentText
+from g2r_lightning.whole_files import write_array, write_faiss
 
 MANIFEST = "manifest.json"
 RESPONSES, EMBEDDINGS, FAISS = "responses.arrow", "embeddings.npy", "index.faiss"
@@ -56,11 +57,9 @@ def save_index(
     with replaced_folder(folder) as fresh:
         save_student(encoder, text, fresh / "student")
         write_columns(fresh / RESPONSES, [index.table])
-        np.save(fresh / EMBEDDINGS, index.embeddings, allow_pickle=False)
+        write_array(fresh / EMBEDDINGS, index.embeddings)
         if index.factory != EXACT and index.faiss_index is not None:
-            import faiss
-
-            faiss.write_index(index.faiss_index, str(fresh / FAISS))
+            write_faiss(fresh / FAISS, index.faiss_index)
         write_manifest(fresh, {**described_index(index), **facts})
 
 

@@ -31,6 +31,7 @@ from g2r_lightning.index.folder import MANIFEST, read_manifest
 from g2r_lightning.paths import flush, inside
 from g2r_lightning.store.hashing import check_file, described_file, file_hash
 from g2r_lightning.store.json_file import read_json, sealed
+from g2r_lightning.whole_files import write_array
 
 OVERLAY = "overlay"
 SCHEMA_VERSION = 1
@@ -146,7 +147,7 @@ def write_addition(folder: Path, table: pa.Table, vectors: npt.NDArray[np.float3
     def fill(fresh: Path) -> None:
         """Write both files."""
         pq.write_table(table, fresh / RESPONSES)
-        np.save(fresh / EMBEDDINGS, vectors, allow_pickle=False)
+        write_array(fresh / EMBEDDINGS, vectors)
 
     return _write(folder, {"kind": "add", "rows": len(table), **facts}, fill)
 

@@ -35,6 +35,7 @@ from g2r_lightning.paths import inside, replaced_folder
 from g2r_lightning.store.json_file import read_json, write_json
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.text import StudentText
+from g2r_lightning.whole_files import write_array
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -169,7 +170,7 @@ def save_contexts(
             ),
         )
         vectors = context_vectors(encoder, text, lines[:most], report)
-        np.save(fresh / "vectors.npy", vectors.numpy(), allow_pickle=False)
+        write_array(fresh / "vectors.npy", vectors.numpy())
         told = {
             "schema_version": SCHEMA_VERSION,
             "created_by": f"g2r_lightning {__version__}",

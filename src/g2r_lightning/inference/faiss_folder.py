@@ -22,6 +22,7 @@ from g2r_lightning.index.response_index import Vectors
 from g2r_lightning.inference.deployment import MANIFEST, SCHEMA_VERSION, described
 from g2r_lightning.paths import replaced_folder
 from g2r_lightning.store.json_file import write_json
+from g2r_lightning.whole_files import write_faiss
 
 FORMAT = "faiss"
 ROWS_AT_ONCE = 16_384
@@ -81,7 +82,6 @@ def export_faiss(
     """
     if importlib.util.find_spec("faiss") is None:
         raise ConfigError("`export --format=faiss` needs faiss: pip install faiss-cpu")
-    import faiss
 
     built = _flat(index.embeddings) if index.exact else index.faiss_index
     dimension = int(index.embeddings.shape[1])
@@ -92,7 +92,7 @@ def export_faiss(
     }
     codes = student.get("codes")
     with replaced_folder(folder) as fresh:
-        faiss.write_index(built, str(fresh / "index.faiss"))
+        write_faiss(fresh / "index.faiss", built)
         _write(fresh / "responses.parquet", RESPONSES, _responses(index))
         _write(fresh / "vectors.parquet", _vector_schema(dimension), _vectors(index, dimension))
         contexts = _ONE_VECTOR if codes is None else _CODES.format(codes=codes)

@@ -38,6 +38,9 @@ Batch = dict[str, Tensor]
 TOGETHER = "all"
 EXAMPLES = "examples"
 """Key of a training batch: (B,) int64, which training examples it holds; the teacher does not read it."""
+IDS = "ids"
+"""Key of an evaluation batch: the B ids of its examples; the teacher does not read them either."""
+TOLD = 5  # examples that an error names
 
 
 class TeacherModule(FusedClipping):
@@ -108,6 +111,7 @@ class TeacherModule(FusedClipping):
         self.lora = lora
         self._candidate_lists: dict[str, dict[str, list[CandidateList]]] = {}
         self._perplexities: dict[str, TokenPerplexity] = {}
+        self._strange: list[str] = []
         self._clock: tuple[float, int] | None = None
 
     # -- set-up ----------------------------------------------------------------------------------------------------
@@ -227,7 +231,7 @@ class TeacherModule(FusedClipping):
         bad = ~torch.isfinite(logits.detach()).flatten(1).all(dim=1)
         rows = bad if bool(bad.any()) else ~bad
         known = getattr(getattr(self.trainer, "datamodule", None), "train_examples", None)
-        named = [known[i].id for i in examples[rows].tolist()[:5]] if examples is not None and known else ["unknown"]
+        named = [known[i].id for i in examples[rows].tolist()[:TOLD]] if examples is not None and known else ["unknown"]
         return (
             f"the loss is {loss} in step {self.global_step}, that of the examples {', '.join(named)}: lower "
             "model.init_args.learning_rate, or train in float32 (--trainer.precision=32-true)"
@@ -281,23 +285,41 @@ class TeacherModule(FusedClipping):
         """
         names: Sequence[str] = getattr(getattr(self.trainer, "datamodule", None), f"{stage}_names", ())
         names = [*names, *map(str, range(len(names), count))]
+        self._strange = []
         self._perplexities = {name: TokenPerplexity().to(self.device) for name in names[:count]}
         for metric in self._perplexities.values():  # torchmetrics warns of one that has seen nothing
             metric.update(torch.zeros(0, device=self.device), torch.zeros(0, dtype=torch.int64, device=self.device))
 
     def _add(self, batch: Batch, dataloader_idx: int) -> None:
+        batch = dict(batch)
+        names = batch.pop(IDS, None) or ["unknown"] * len(batch["labels"])
         metric = list(self._perplexities.values())[dataloader_idx]
-        metric.update(*token_log_likelihoods(self.teacher.logits(batch), batch["labels"]))
+        likelihoods, tokens = token_log_likelihoods(self.teacher.logits(batch), batch["labels"])
+        metric.update(likelihoods, tokens)
+        if len(self._strange) < TOLD and not bool(torch.isfinite(likelihoods).all()):
+            rows = (~torch.isfinite(likelihoods)).nonzero().flatten().tolist()
+            self._strange = [*self._strange, *(names[row] for row in rows)][:TOLD]
 
     def _finish(self, stage: str) -> None:
+        """Log the figures of all sets.
+
+        Raises:
+            G2RError: the perplexity is not finite, on every process alike; each names the examples that it met.
+        """
         whole = TokenPerplexity().to(self.device)
         figures: dict[str, Any] = {}
         for name, metric in self._perplexities.items():
             figures[f"{name}/perplexity"] = metric.compute().float()
             whole.update(metric.log_likelihood, metric.tokens)
         perplexity = whole.compute().float()
+        if not bool(torch.isfinite(perplexity)):
+            met = ", ".join(self._strange) or "of no example that this process saw"
+            raise G2RError(
+                f"{stage}/perplexity is {float(perplexity)}; the likelihood of the response is not finite: {met}. Take "
+                "another checkpoint, lower model.init_args.learning_rate, or use float32 (--trainer.precision=32-true)"
+            )
         lists = self._candidate_lists.get(stage)
-        if lists and not self.trainer.sanity_checking and bool(torch.isfinite(perplexity)):
+        if lists and not self.trainer.sanity_checking:
             figures |= self._rank(lists)
         # Every process has the same figures already; Lightning warns where it is not told to add up what it is given.
         self.log_dict({f"{stage}/{key}": value for key, value in figures.items()}, sync_dist=True)
