@@ -7,7 +7,7 @@ name, and would be the newest of all.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
@@ -29,7 +29,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         with atomic_path(Path(path)) as temporary, whole_file(temporary) as file:
-            torch.save(checkpoint, file)
+            torch.save(checkpoint, cast("IO[bytes]", file))
 
 
 def plugins_for(given: Any, strategy: Any) -> list[Any]:

@@ -72,7 +72,7 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
         OSError: it cannot be written.
     """
     with whole_file(path) as file:
-        np.save(file, array, allow_pickle=False)  # type: ignore[arg-type]
+        np.save(file, array, allow_pickle=False)
 
 
 def write_faiss(path: Path, index: Any) -> None:

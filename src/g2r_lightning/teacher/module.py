@@ -291,10 +291,10 @@ class TeacherModule(FusedClipping):
             metric.update(torch.zeros(0, device=self.device), torch.zeros(0, dtype=torch.int64, device=self.device))
 
     def _add(self, batch: Batch, dataloader_idx: int) -> None:
-        batch = dict(batch)
-        names = batch.pop(IDS, None) or ["unknown"] * len(batch["labels"])
+        inputs: dict[str, Any] = dict(batch)
+        names: Sequence[str] = inputs.pop(IDS, None) or ["unknown"] * len(batch["labels"])
         metric = list(self._perplexities.values())[dataloader_idx]
-        likelihoods, tokens = token_log_likelihoods(self.teacher.logits(batch), batch["labels"])
+        likelihoods, tokens = token_log_likelihoods(self.teacher.logits(inputs), batch["labels"])
         metric.update(likelihoods, tokens)
         if len(self._strange) < TOLD and not bool(torch.isfinite(likelihoods).all()):
             rows = (~torch.isfinite(likelihoods)).nonzero().flatten().tolist()
