@@ -1,0 +1,59 @@
+"""The figures that README shows are those of the results, rounded."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from harness import ratio  # noqa: E402
+from jobs import encoding, evaluation, reference_step, training  # noqa: E402
+
+
+def faster(job: str, slow: str, *fast: str) -> list[str]:
+    ways = json.loads((ROOT / f"docs/results/performance/{job}.json").read_text(encoding="utf-8"))["ways"]
+    return [f"{ratio(ways[slow]['rounds'], ways[one]['rounds'])['ratio']:.1f}" for one in fast]
+
+
+def results(name: str) -> dict[str, Any]:
+    text = (ROOT / f"docs/results/{name}.md").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text.split("```json\n")[1].split("```")[0])["results"]
+    return found
+
+
+def generated() -> list[str]:
+    seconds = results("teacher_generation_encoder_decoder")["seconds"]
+    middle = {way: sorted(rounds)[len(rounds) // 2] for way, rounds in seconds.items()}
+    return [f"{next(iter(middle.values())) / middle['ours']:.1f}"]
+
+
+def scored(shape: str) -> list[str]:
+    ways = results("teacher_scoring")[f"{shape}, 64 tokens"]
+    return [f"{ways[f'ours, {one}']['times faster than padded pairs']:.1f}" for one in ("bfloat16", "float32")]
+
+
+def evaluated() -> list[str]:
+    return [
+        *faster("evaluation", evaluation.TORCHMETRICS, evaluation.WHOLE),
+        *faster("evaluation", evaluation.FAISS, evaluation.WHOLE),
+    ]
+
+
+def test_every_figure_is_a_result() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*\|$", text.split("## How fast")[1].split("\n## ")[0], flags=re.MULTILINE)[2:]
+    shown = [re.findall(r"\d+\.\d", row.split("|")[3]) for row in rows]
+    assert shown == [
+        faster("training", training.SBERT, training.BFLOAT16, training.FLOAT32),
+        faster("reference_step", reference_step.LOOP, reference_step.BFLOAT16, reference_step.FLOAT32),
+        faster("encoding", encoding.SBERT, encoding.BFLOAT16, encoding.OPENVINO),
+        evaluated(),
+        generated(),
+        scored("blenderbot_small"),
+        scored("gpt2"),
+    ]
