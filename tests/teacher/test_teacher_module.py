@@ -18,7 +18,8 @@ from g2r_lightning.data.teacher_module import Named
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.teacher import CausalTeacher, EncoderDecoderTeacher, TeacherModule
-from g2r_lightning.teacher.module import TeacherExport, rate_factor
+from g2r_lightning.teacher.exporting import TeacherExport
+from g2r_lightning.teacher.module import rate_factor
 from g2r_lightning.teacher.perplexity import TokenPerplexity
 
 

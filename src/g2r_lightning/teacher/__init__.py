@@ -13,8 +13,9 @@ from g2r_lightning.teacher.causal import CausalTeacher
 from g2r_lightning.teacher.chat_template import ChatTemplate
 from g2r_lightning.teacher.encoder_decoder import EncoderDecoderTeacher
 from g2r_lightning.teacher.endpoint import EndpointTeacher
+from g2r_lightning.teacher.exporting import TeacherExport
 from g2r_lightning.teacher.generator import Generator, WrittenText
-from g2r_lightning.teacher.module import TeacherExport, TeacherModule
+from g2r_lightning.teacher.module import TeacherModule
 from g2r_lightning.teacher.passes import GenerationReport, Writing, generate_rows, score_rows
 from g2r_lightning.teacher.prior import Prior, make_prior
 from g2r_lightning.teacher.sampling import Sampling

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback
 from torch import Tensor
 
 from g2r_lightning.data.evaluation_set import CandidateList
@@ -30,6 +30,7 @@ from g2r_lightning.teacher.adapters import LoraSettings, add_adapters, is_adapte
 from g2r_lightning.teacher.base import Teacher
 from g2r_lightning.teacher.batching import IGNORED, token_log_likelihoods
 from g2r_lightning.teacher.encoder_decoder import EncoderDecoderTeacher
+from g2r_lightning.teacher.exporting import TeacherExport
 from g2r_lightning.teacher.lengths import padding_share, token_lengths
 from g2r_lightning.teacher.perplexity import TokenPerplexity
 from g2r_lightning.teacher.ranking import likelihood_ranks
@@ -366,53 +367,6 @@ class TeacherModule(FusedClipping):
         return TeacherModule(
             teacher, export=False, ranked_examples=self.ranked_examples, ranked_by_mi=self.ranked_by_mi
         )
-
-
-class TeacherExport(Callback):
-    """Keep the best teacher so far in ``<default_root_dir>/teacher``, or the last where nothing is validated.
-
-    Args:
-        monitor: the logged value that decides, lower is better.
-    """
-
-    def __init__(self, monitor: str = "validation/perplexity") -> None:
-        self.monitor = monitor
-        self.best = math.inf
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export where the monitored value is the lowest yet.
-
-        Raises:
-            G2RError: the value is not finite.
-        """
-        value = trainer.callback_metrics.get(self.monitor)
-        if trainer.sanity_checking or trainer.state.fn != "fit" or value is None:
-            return
-        if not torch.isfinite(value):
-            raise G2RError(
-                f"{self.monitor} is {float(value)} at step {trainer.global_step}: lower model.init_args.learning_rate"
-            )
-        if float(value) < self.best:
-            self.best = float(value)
-            self._write(trainer, pl_module)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export the last weights where none were exported by value."""
-        if math.isinf(self.best):
-            self._write(trainer, pl_module)
-
-    def state_dict(self) -> dict[str, float]:
-        """Return the best value, so that a resumed run does not replace it by a worse."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Take the best value of the run that is resumed."""
-        self.best = state_dict["best"]
-
-    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, TeacherModule)
-        if trainer.is_global_zero:
-            pl_module.export(Path(trainer.default_root_dir) / "teacher")
 
 
 def recompute_activations(model: Any) -> None:
