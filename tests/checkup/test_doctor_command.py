@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import lightning.pytorch  # noqa: F401 - its log keeps the stream that it finds when it is imported, not that of a test
 import pytest
 
 from g2r_lightning.checkup.machine import _threads, usable_cores, write_findings
@@ -78,6 +79,18 @@ def test_a_store_that_is_missing_is_a_problem_for_fit_and_none_for_generate(aske
     _, found = asked("--command=generate", *flags)
     assert any("/nowhere/teacher" in finding["text"] for finding in found["problem"])
     assert any("`generate` will make it" in finding["text"] for finding in found["ok"])
+
+
+@pytest.mark.parametrize(("kind", "setting"), [("CrossEncoderReranker", "name_or_path"), ("PolyReranker", "folder")])
+def test_a_second_stage_that_is_missing_is_a_warning(asked, tmp_path, kind, setting):
+    over = tmp_path / "over.yaml"
+    over.write_text(
+        f"rerank: {{class_path: g2r_lightning.inference.rerank.{kind}, init_args: {{{setting}: {tmp_path}/none/x}}}}\n"
+    )
+    status, found = asked("-c", str(over))
+    assert status == 0
+    [warned] = [finding for finding in found["warning"] if f"rerank.init_args.{setting}" in finding["text"]]
+    assert warned["remedy"]
 
 
 def test_a_run_with_other_settings_is_found(fitted, capsys):

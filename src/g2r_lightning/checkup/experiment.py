@@ -29,6 +29,7 @@ from g2r_lightning.paths import resolve_path
 from g2r_lightning.runs import CONFIG, RunFolder, differences
 from g2r_lightning.store import CandidateStore
 from g2r_lightning.student.backbone import resolve_encoder
+from g2r_lightning.student.persistence import SETTINGS
 
 SECTION = "experiment"
 MODEL_KEYS = ("name_or_path", "encoder_name_or_path", "decoder_name_or_path", "tokenizer")
@@ -75,17 +76,31 @@ class ExperimentCheck:
             yield _file("predict.contexts", contexts, "warning")
 
     def _models(self) -> Iterator[Finding]:
-        """Look for the models that the sections `model` and `teacher` name."""
+        """Look for the models that the sections `model`, `teacher` and `rerank` name."""
         for section in ("model", "teacher"):
             needed = section == ("model" if self.command == "fit" else "teacher")
             for key, name in _named_models(self.tree.get(section), section):
                 yield _model(key, name, "problem" if needed else "warning")
+        yield from self._second_stage()
         if self.tree.get("teacher") is None and self.command != "fit":
             yield _finding(
                 "problem", f"no section `teacher`, which `{self.command}` needs", "add experiments/teacher.yaml"
             )
         if self.tree.get("model") is None and self.command == "fit":
             yield _finding("problem", "no section `model`, which `fit` needs", "add experiments/bi.yaml over base.yaml")
+
+    def _second_stage(self) -> Iterator[Finding]:
+        """Look for the models of the section `rerank`, which `predict`, `chat`, `serve` and `latency` need."""
+        stage = self.tree.get("rerank")
+        for key, name in _named_models(stage, "rerank"):
+            yield _model(key, name, "warning")
+        folder = ((stage or {}).get("init_args") or {}).get("folder")
+        if isinstance(folder, str):
+            whole = any((resolve_path(folder) / part / SETTINGS).is_file() for part in ("", "student"))
+            text = f"rerank.init_args.folder={folder}: {'a student is there' if whole else 'no student in it'}"
+            yield _finding(
+                "ok" if whole else "warning", text, "" if whole else "name the index of a poly-encoder's run"
+            )
 
     def _libraries(self) -> Iterator[Finding]:
         """Look for the libraries that only some settings need."""
