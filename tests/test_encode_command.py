@@ -165,7 +165,8 @@ def test_a_student_s_folder_serves_as_well_as_a_run(fitted, place, whole):
     run = fitted.parent / "runs/first"
     for student in (run / "index", run / "index/student"):
         flags = [f"--encode.student={student}", f"--encode.input={place}/r.txt", f"--encode.shard_size={SHARD}"]
-        assert main(["encode", *flags, f"--encode.output={place}/student", "--trainer.accelerator=cpu"]) == 0
+        trainer = ["--trainer.accelerator=cpu", "--trainer.precision=32-true"]
+        assert main(["encode", *flags, f"--encode.output={place}/student", *trainer]) == 0
         assert content(place / "student") == whole
 
 
@@ -176,6 +177,31 @@ def test_half_precision_takes_half_the_space(fitted, place, whole):
     ):
         assert half.vectors.dtype == np.float16
         assert np.array_equal(half.vectors, full.vectors.astype(np.float16))
+
+
+@pytest.mark.parametrize(("able", "precision", "flags"), [
+    (True, "bf16-mixed", []), (False, "32-true", []), (False, "bf16-mixed", ["--trainer.precision=bf16"]),
+    (False, "bf16-true", ["--trainer.precision=bf16-true"]), (True, "64-true", ["--trainer.precision=64-true"]),
+])  # fmt: skip
+def test_bfloat16_where_the_machine_has_it_or_it_is_asked_for(
+    fitted, place, whole, monkeypatch, able, precision, flags
+):
+    """The towers compute in it; the vectors are float32, and the student is nobody else."""
+    monkeypatch.setattr("g2r_lightning.machine.cpu_multiplies_bf16", lambda: able)
+    name = f"{precision}-{able}"
+    student = [f"--encode.student={fitted.parent}/runs/first/index", f"--encode.input={place}/r.txt"]
+    where = [f"--encode.output={place}/{name}", f"--encode.shard_size={SHARD}", "--trainer.accelerator=cpu"]
+    assert main(["encode", *student, *where, *flags]) == 0
+    found, plain = EncodedResponses(place / name), EncodedResponses(place / "whole")
+    manifest = json.loads((place / name / "manifest.json").read_text())
+    assert manifest["precision"] == precision
+    assert manifest["student"] == json.loads(whole["manifest.json"])["student"]
+    vectors, expected = (np.concatenate([shard.vectors for shard in each.shards()]) for each in (found, plain))
+    assert vectors.dtype == np.float32
+    cosines = (vectors * expected).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosines.min() >= 0.999
+    assert np.array_equal(vectors, expected) == (precision == "32-true")
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_other_inputs_give_the_same_vectors(fitted, place, whole):

@@ -6,15 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnxscript", reason="needs the extra `deploy`")
 pytest.importorskip("onnxruntime", reason="needs the extra `deploy`")
 pytest.importorskip("openvino", reason="needs the extra `deploy`")
 
+from g2r_lightning.index import EncodedResponses, load_responses, read_manifest
 from g2r_lightning.inference import Responder
 from g2r_lightning.inference.deployment import load_deployed
 from g2r_lightning.store.hashing import file_hash
+from g2r_lightning.student.persistence import WEIGHTS, weights_hash
 from tiny_experiment import at_step, results, run
 
 # ModelCheckpoint tells of the folder that the run was copied from
@@ -105,3 +108,65 @@ def test_an_export_elsewhere_is_loaded_by_its_folder(exported, tmp_path):
     encoder, _ = load_deployed(folder)
     assert encoder.dimension == 16
     assert Responder.load(exported / "index", encoder=folder).respond(["hi"])
+
+
+@pytest.fixture(scope="module")
+def input_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 40 replies, one of them longer than a pass may be."""
+    path = tmp_path_factory.mktemp("replies") / "r.txt"
+    path.write_text("".join(f"i like {' '.join(['tea'] * number)} .\n" for number in range(40)))
+    return path
+
+
+def test_encode_and_index_compute_through_the_export(exported, tmp_path, input_file):
+    config, root = exported / "config.yaml", f"--run.root={exported.parent}"
+    whole = (config, root, f"--encode.input={input_file}", "--encode.shard_size=16")
+    folders = {name: tmp_path / name for name in ("plain", "named", "folder", "student")}
+    assert run("encode", *whole, f"--encode.output={folders['plain']}") == 0
+    assert run("encode", *whole, "--encoder=openvino", f"--encode.output={folders['named']}") == 0
+    elsewhere = f"--encoder={exported}/index/deployed/openvino"
+    assert run("encode", *whole, elsewhere, "--encode.token_budget=64", f"--encode.output={folders['folder']}") == 0
+    student = f"--encode.student={exported}/index/student"
+    assert run("encode", *whole, student, "--encoder=openvino", f"--encode.output={folders['student']}") == 0
+    held = {name: EncodedResponses(folder) for name, folder in folders.items()}
+    vectors = {name: np.concatenate([shard.vectors for shard in each.shards()]) for name, each in held.items()}
+    for name in ("named", "folder", "student"):
+        assert np.abs(vectors[name] - vectors["plain"]).max() < 1e-4
+        assert not np.array_equal(vectors[name], vectors["plain"])  # computed by another
+        manifest = json.loads((folders[name] / "manifest.json").read_text())
+        assert manifest["precision"] == "openvino-float32"
+        assert manifest["student"] == json.loads((folders["plain"] / "manifest.json").read_text())["student"]
+    flags = (root, f"--index.input={input_file}", f"--index.output={tmp_path}/index")
+    assert run("index", config, *flags, "--encoder=openvino") == 0
+    manifest = read_manifest(tmp_path / "index")
+    assert (manifest["precision"], manifest["responses"]) == ("openvino-float32", 40)
+    assert np.array_equal(load_responses(tmp_path / "index").embeddings, vectors["named"])
+    assert weights_hash(tmp_path / "index/student" / WEIGHTS) == weights_hash(exported / "index/student" / WEIGHTS)
+    assert run("index", config, *flags) == 0  # by PyTorch: another one
+    assert read_manifest(tmp_path / "index")["precision"] == "32-true"
+
+
+def test_an_export_that_does_not_fit_encodes_nothing(exported, tmp_path, input_file, capsys):
+    def refused(command: str, *flags: str) -> str:
+        given = (
+            f"--{command}.input={input_file}",
+            f"--{command}.output={tmp_path}/out",
+            f"--run.root={exported.parent}",
+        )
+        assert run(command, exported / "config.yaml", *given, *flags) == 2
+        return capsys.readouterr().err
+
+    for command in ("encode", "index"):
+        assert "no exported encoder here; make it with `export --format=onnx`" in refused(command, "--encoder=onnx")
+        said = refused(command, "--encoder=openvino", f"--ckpt_path={at_step(exported, 1)}")
+        assert "made of other weights than those of this student; export the same checkpoint again" in said
+        said = refused(command, "--encoder=openvino", "--model.text.max_response_tokens=12", "--ckpt_path=none")
+        assert "made of other weights" in said
+    root = f"--run.root={exported.parent}"
+    encoded = tmp_path / "encoded"
+    assert (
+        run("encode", exported / "config.yaml", root, f"--encode.input={input_file}", f"--encode.output={encoded}") == 0
+    )
+    said = refused("index", "--encoder=openvino", f"--index.input={encoded}")
+    assert "holds vectors already, there is nothing to encode" in said
+    assert not (tmp_path / "out").exists()

@@ -21,11 +21,11 @@ import g2r_lightning.commands.index as index_command
 from g2r_lightning.cli import main
 from g2r_lightning.commands import index_folder
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.index import ResponseEncoding, choosing, load_responses, read_manifest, verify
+from g2r_lightning.index import ResponseEncoding, choosing, load_responses, read_manifest, verify, weights_hash
 from g2r_lightning.index.memory import GIB
 from g2r_lightning.inference import Responder
 from g2r_lightning.sections import IndexSettings
-from g2r_lightning.student import PolyEncoder, StudentText, save_student
+from g2r_lightning.student import PolyEncoder, StudentText, load_student, save_student
 from tiny import WORDS
 
 faiss = pytest.importorskip("faiss")
@@ -176,6 +176,20 @@ def test_stopped_and_continued(fitted, place, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["index"]
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_the_student_of_an_index_is_float32_whatever_encoded(fitted, place, exact, tmp_path, precision):
+    built = build(fitted, place, tmp_path / "index", f"--trainer.precision={precision}")
+    (found, _), (expected, _) = (load_student(folder / "student") for folder in (tmp_path / "index", exact))
+    assert {weight.dtype for weight in found.parameters()} == {torch.float32}
+    assert weights_hash(found) == weights_hash(expected)
+    ours, plain = (load_responses(folder).embeddings for folder in (tmp_path / "index", exact))
+    assert ours.dtype == np.float32
+    assert not np.array_equal(ours, plain)
+    cosines = (ours * plain).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(plain, axis=1)
+    assert cosines.min() > 0.999
+    assert built["checkpoint_sha256"] == read_manifest(exact)["checkpoint_sha256"]
+
+
 def test_a_finished_index_is_left_alone_and_another_one_takes_its_place(fitted, place, exact, tmp_path, capsys, caplog):
     shutil.copytree(exact, tmp_path / "index")
     stamp = (tmp_path / "index/manifest.json").stat().st_mtime_ns
@@ -198,8 +212,8 @@ def test_a_finished_index_is_left_alone_and_another_one_takes_its_place(fitted, 
 
 def test_of_several_processes_the_first_alone_builds(fitted, place, tmp_path, monkeypatch):
     """All of them encode (``encode`` is tested with two); what follows is not their business."""
-    second = SimpleNamespace(precision="32-true", is_global_zero=False)
-    monkeypatch.setattr(index_command, "pass_trainer", lambda *_: second)
+    second = SimpleNamespace(is_global_zero=False)
+    monkeypatch.setattr(index_command, "encoding_trainer", lambda *_: (second, "32-true"))
     monkeypatch.setattr(index_command, "first_process", lambda: False)
     monkeypatch.setattr(index_command, "run_encoding", lambda *_: None)
     assert main(words(fitted, place, tmp_path / "index")) == 0

@@ -120,7 +120,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_class_arguments(SweepSettings, "sweep")
         if self.command in (*STUDENT_COMMANDS, "encode", "index", "export", "quality"):
             parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint; 'none' for untrained")
-        if self.command in ("validate", "test", "predict", "chat"):
+        if self.command in ("validate", "test", "predict", "chat", "encode", "index"):
             parser.add_argument("--encoder", type=str | None, default=None, help="'openvino', 'onnx', or an export")
         bare = {"nargs": "?", "const": True}  # --estimate, or --estimate=true as in YAML
         if self.command == "index":

@@ -26,7 +26,9 @@ from g2r_lightning.data.modules import DialogueDataModule
 from g2r_lightning.data.tokens import response_table
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseIndex, encode_rows, weights_hash
+from g2r_lightning.index.encode import rounded
 from g2r_lightning.paths import atomic_path
+from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.module import RetrievalStudent
 
 TOGETHER = "all"
@@ -164,11 +166,13 @@ def encode_texts(
     own = shares[trainer.global_rank]
     training = student.training
     student.eval()
+    mixed = str(trainer.precision) == "bf16-mixed" and isinstance(student.encoder, StudentEncoder)  # an export is not
+    encoder = rounded(student.encoder) if mixed else student.encoder
     hidden = not progress or not trainer.is_global_zero
     bar = tqdm(total=len(own), desc="encoding responses", unit="response", disable=hidden, leave=False)
     with bar, trainer.precision_plugin.forward_context():
         vectors = encode_rows(
-            student.encoder.encode_responses,
+            encoder.encode_responses,
             [table[row] for row in own],
             student.text.pad_id,
             student.device,

@@ -16,12 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from g2r_lightning.commands.evaluate import chosen_checkpoint
-from g2r_lightning.commands.passes import pass_trainer
+from g2r_lightning.commands.passes import NamedExport, encoding_trainer
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data.shard_pass import ShardPass
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseEncoding, ResponseStream
 from g2r_lightning.index.encoding import EncodingProgress, Work
+from g2r_lightning.inference.deployment import deployed_folder, load_for_student
+from g2r_lightning.inference.deployment import read_manifest as read_export
 from g2r_lightning.paths import alone_in, resolve_path
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.sections import EncodeSettings
@@ -47,16 +49,18 @@ def encode(arguments: Sequence[str]) -> None:
         )
     responses = ResponseStream(settings.input, settings.field, settings.source, settings.columns)
     encoder, text, _ = student_of(cli, settings.student)
-    trainer = pass_trainer(cli, "precision")
+    export = export_of(cli, settings.student, encoder, text)
+    trainer, precision = encoding_trainer(cli, export)
     encoding = ResponseEncoding(
         folder=resolve_path(settings.output),
         responses=responses,
         encoder=encoder.eval(),
         text=text,
         dtype=settings.dtype,
-        precision=str(trainer.precision),
+        precision=precision,
         shard_size=settings.shard_size,
         token_budget=settings.token_budget,
+        export=export and export.encoder,
     )
     begun = time.perf_counter()
     with alone_in(encoding.folder) if trainer.is_global_zero else nullcontext():
@@ -81,7 +85,7 @@ def run_encoding(trainer: Trainer, encoding: ResponseEncoding) -> Work:
         """Encode one shard."""
         encoding.write(index, progress[-1])
 
-    shard_pass = ShardPass(encoding, make, "encoding", "responses", watch, encoding.encoder)
+    shard_pass = ShardPass(encoding, make, "encoding", "responses", watch, encoding.towers)
     trainer.predict(shard_pass, return_predictions=False)
     return summed(trainer, encoding.work)
 
@@ -125,6 +129,29 @@ def student_of(cli: ExperimentCLI, student: str | None) -> tuple[StudentEncoder,
     path = Path(checkpoint)
     told = {"run": run.folder.name, "checkpoint": path.name, "checkpoint_sha256": file_hash(path)}
     return model.encoder, model.text, told
+
+
+def export_of(
+    cli: ExperimentCLI, student: str | None, encoder: StudentEncoder, text: StudentText
+) -> NamedExport | None:
+    """Return the export that ``--encoder`` names; ``None`` where PyTorch encodes.
+
+    Args:
+        cli: the experiment.
+        student: folder of the student, ``None`` for that of the run; ``openvino`` or ``onnx`` lies in its index.
+        encoder: of the student.
+        text: its way with texts.
+
+    Raises:
+        G2RError: there is none, it is damaged, or was made of another student.
+    """
+    name = cli.config.encoder
+    if name is None:
+        return None
+    given = RunFolder(cli.run_settings.folder).folder / "index" if student is None else resolve_path(student)
+    folder = deployed_folder(given.parent if given.name == "student" else given, name)
+    manifest = read_export(folder)
+    return NamedExport(load_for_student(folder, encoder, text), f"{manifest['format']}-{manifest['precision']}")
 
 
 def summed(trainer: Trainer, work: Work) -> Work:

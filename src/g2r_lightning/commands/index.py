@@ -20,10 +20,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from g2r_lightning.commands.encode import run_encoding, student_of
+from g2r_lightning.commands.encode import export_of, run_encoding, student_of
 from g2r_lightning.commands.index_contexts import Contexts, contexts_of
 from g2r_lightning.commands.index_folder import Making, check_changes, check_place, finished, make
-from g2r_lightning.commands.passes import pass_trainer
+from g2r_lightning.commands.passes import NamedExport, encoding_trainer
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
 from g2r_lightning.errors import ConfigError
@@ -89,7 +89,15 @@ def index(arguments: Sequence[str]) -> None:
     data = _data(cli, student.text)
     contexts = contexts_of(settings, data, student.encoder, student.text)
     responses = None if vectors is not None else _responses(settings, data)
-    making = Making(output, _asked(settings, student, vectors, responses, contexts), wish, student.facts)
+    export = export_of(cli, settings.student, student.encoder, student.text)
+    if export is not None and vectors is not None:
+        raise ConfigError(
+            f"--encoder={cli.config.encoder}: {vectors.path} holds vectors already, there is nothing to encode; leave "
+            "it out, or give the response set itself as --index.input"
+        )
+    computed = cli.config.trainer.precision if export is None else export.name
+    asked = _asked(settings, student, vectors, responses, contexts, computed)
+    making = Making(output, asked, wish, student.facts)
     if finished(making):
         if making.work.is_dir() and first_process():  # of a process that was killed when all was done
             with alone_in(making.work):
@@ -99,7 +107,7 @@ def index(arguments: Sequence[str]) -> None:
     check_changes(output)
     with alone_in(making.work) if first_process() else nullcontext():
         if responses is not None:
-            vectors = _encoded(cli, settings, responses, student, making, contexts is not None)
+            vectors = _encoded(cli, settings, responses, student, making, contexts is not None, export)
             if vectors is None:  # another process builds
                 return
         assert vectors is not None
@@ -201,7 +209,7 @@ def _responses(settings: IndexSettings, data: DialogueDataModule | None) -> Resp
 
 def _asked(
     settings: IndexSettings, student: Student, vectors: VectorSet | None, responses: Responses | None,
-    contexts: Contexts | None,
+    contexts: Contexts | None, computed: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what makes this index another one than the one that is there."""
     given: dict[str, Any] = responses.describe() if responses is not None else {"vectors": vectors and vectors.identity}
@@ -216,11 +224,18 @@ def _asked(
         "memory_limit": settings.memory_limit,
         "dtype": settings.dtype,
         "contexts": None if contexts is None else contexts.identity,
+        **({} if computed is None else {"computed": computed}),
     }
 
 
 def _encoded(
-    cli: ExperimentCLI, settings: IndexSettings, responses: Responses, student: Student, making: Making, tunable: bool
+    cli: ExperimentCLI,
+    settings: IndexSettings,
+    responses: Responses,
+    student: Student,
+    making: Making,
+    tunable: bool,
+    export: NamedExport | None,
 ) -> VectorSet | None:
     """Encode the responses into the folder of work; ``None`` for all processes but the first.
 
@@ -234,10 +249,11 @@ def _encoded(
         plan_of(making.wish, count, student.encoder.dimension, tunable)
         check_disk(making.output, 3 * count * size)
 
-    trainer = pass_trainer(cli, "precision")
+    trainer, precision = encoding_trainer(cli, export)
     encoding = ResponseEncoding(
-        making.work / "encoded", responses, student.encoder, student.text, making.wish.dtype, str(trainer.precision),
+        making.work / "encoded", responses, student.encoder, student.text, making.wish.dtype, precision,
         settings.shard_size, settings.token_budget, section="index", look=look,
+        export=export and export.encoder,
     )  # fmt: skip
     run_encoding(trainer, encoding)
     if not trainer.is_global_zero:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
 
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data.shard_pass import ShardPass
 from g2r_lightning.errors import ConfigError
+from g2r_lightning.inference.deployment import DeployedEncoder
+from g2r_lightning.machine import native_precision
 from g2r_lightning.sections import ScoringSettings
 from g2r_lightning.store import CandidateRow, ScoreRow, ShardWriter
 from g2r_lightning.teacher import Prior, Teacher
@@ -44,12 +46,45 @@ def prior_name(settings: ScoringSettings, prior: Prior | None) -> str | None:
     return f"{settings.prior}, seed {settings.seed}" if settings.prior.startswith("contexts") else settings.prior
 
 
-def pass_trainer(cli: ExperimentCLI, *more: str) -> Trainer:
-    """Return a trainer that has nothing of the experiment's but the devices it runs on, and what ``more`` names."""
+class NamedExport(NamedTuple):
+    """An export that encodes in PyTorch's place.
+
+    Args:
+        encoder: it.
+        name: its format and precision, ``openvino-bf16``.
+    """
+
+    encoder: DeployedEncoder
+    name: str
+
+
+def encoding_trainer(cli: ExperimentCLI, export: NamedExport | None) -> tuple[Trainer, str]:
+    """Return the trainer of an encoding pass, and the precision that its towers compute in.
+
+    That is an export's own, or what the experiment says, else bfloat16 where the device is good at it. bfloat16 is the
+    matter of :class:`~g2r_lightning.index.ResponseEncoding`, which copies the weights: the trainer casts nothing.
+    """
+    if export is not None:
+        return pass_trainer(cli), export.name
+    settings = cli.config.trainer
+    asked = str(settings.precision or native_precision(settings.accelerator))
+    if asked.startswith("bf16"):
+        return pass_trainer(cli), "bf16-mixed" if asked == "bf16" else asked  # as Lightning calls it
+    trainer = pass_trainer(cli, asked)
+    return trainer, str(trainer.precision)
+
+
+def pass_trainer(cli: ExperimentCLI, precision: Any = None) -> Trainer:
+    """Return a trainer that has nothing of the experiment's but the devices it runs on; float32 unless told.
+
+    Raises:
+        ConfigError: these devices are not to be had, or not in this precision.
+    """
     settings = cli.build("trainer")
-    chosen = {name: settings[name] for name in (*PLACES, *more) if settings.get(name) is not None}
+    chosen = {name: settings[name] for name in PLACES if settings.get(name) is not None}
     return Trainer(
         **chosen,
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

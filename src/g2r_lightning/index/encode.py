@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from g2r_lightning.data.tokens import TokenIds, pad
 
 Encode = Callable[[Tensor, Tensor], Tensor]
 TOKENS_AT_ONCE = 2048
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @torch.inference_mode()
@@ -40,11 +43,22 @@ def encode_rows(
         ids, mask = pad([rows[index] for index in chosen], pad_id)
         part = encode(ids.to(device), mask.to(device)).float().cpu()
         if vectors is None:
-            vectors = torch.empty(len(rows), *part.shape[1:])
+            vectors = torch.empty(
+                len(rows), *part.shape[1:], dtype=torch.float32
+            )  # a trainer in bf16-true has its own default
         vectors[torch.from_numpy(chosen)] = part
         if report is not None:
             report(len(chosen))
     return torch.empty(0, 0) if vectors is None else vectors
+
+
+def rounded(encoder: Module) -> Module:
+    """Return a copy of an encoder with bfloat16 weights, to encode many texts by.
+
+    Autocast rounds the weights again for every pass, and keeps what lies between the products in float32: it takes
+    twice the time of such a copy on a CPU with bfloat16 instructions, and is hardly more exact.
+    """
+    return deepcopy(encoder).to(torch.bfloat16)
 
 
 def token_chunks(lengths: npt.NDArray[np.int64], token_budget: int) -> list[npt.NDArray[np.int64]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -21,13 +22,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
 from g2r_lightning import __version__
 from g2r_lightning.errors import DataError, G2RError, StoreError
 from g2r_lightning.index.columns import SOURCE, TEXT, as_table
 from g2r_lightning.index.distinct import SeenKeys
-from g2r_lightning.index.encode import TOKENS_AT_ONCE, encode_rows, token_chunks, weights_hash
+from g2r_lightning.index.encode import TOKENS_AT_ONCE, encode_rows, rounded, token_chunks, weights_hash
 from g2r_lightning.index.encoded import SCHEMA_VERSION, read_column, vectors_name
 from g2r_lightning.index.stream import Responses, Row
 from g2r_lightning.store.hashing import described_file
@@ -69,16 +71,18 @@ class ResponseEncoding:
     Args:
         folder: where to; nothing is touched before :meth:`begin`.
         responses: the input.
-        encoder: the student, in evaluation mode.
+        encoder: the student, in evaluation mode, float32, whose vectors these are; nothing changes it.
         text: its way with texts.
-        dtype: of the vectors on disk; they are computed in float32 or as the trainer's precision says.
-        precision: of the computation, for the manifest.
+        dtype: of the vectors on disk; they are computed as ``precision`` says.
+        precision: of the computation, by Lightning's names, or what an export is; see :attr:`towers`.
         shard_size: responses a shard.
         token_budget: padded tokens of one pass; 2,048 on a CPU, 65,536 on a GPU where ``None``. Changes vectors by
             rounding only, so a run may go on with another one.
         progress: show what is read.
         section: of the command whose settings these are, for messages.
         look: called when the texts are read, with their number: the last place to refuse them before they are encoded.
+        export: of the student, for another runtime, that computes in its place
+            (:class:`~g2r_lightning.inference.deployment.DeployedEncoder`).
     """
 
     folder: Path
@@ -92,6 +96,7 @@ class ResponseEncoding:
     progress: bool = True
     section: str = "encode"
     look: Callable[[int], None] | None = None
+    export: nn.Module | None = None
     work: Work = field(default_factory=Work)
 
     @cached_property
@@ -110,6 +115,18 @@ class ResponseEncoding:
             "precision": self.precision,
             "shard_size": self.shard_size,
         }
+
+    @cached_property
+    def towers(self) -> Any:
+        """What computes: an export where there is one, else the student, or a copy of it in another precision.
+
+        What is saved, and named by its hash, is always the student.
+        """
+        if self.export is not None:
+            return self.export
+        if self.precision == "32-true":
+            return self.encoder
+        return rounded(self.encoder) if self.precision.startswith("bf16") else deepcopy(self.encoder)
 
     def begin(self) -> None:
         """Make the folder ready: read the input into shards of distinct texts, where that was not done yet.
@@ -153,18 +170,22 @@ class ResponseEncoding:
         texts = read_column(self.folder / shard_name(index), "text")
         rows = [np.array(row, np.int32) for row in self.text.encode_responses(texts)]
         lengths = np.array([len(row) for row in rows])
-        device = next(self.encoder.parameters()).device
-        budget = self.token_budget or (TOKENS_AT_ONCE if device.type == "cpu" else TOKENS_ON_GPU)
+        towers = self.towers
+        weight = next(towers.parameters(), None)  # an export has none
+        device = torch.device("cpu") if weight is None else weight.device
+        own_budget = towers.token_budget
+        usual = own_budget if self.export else TOKENS_AT_ONCE if device.type == "cpu" else TOKENS_ON_GPU
+        budget = self.token_budget or usual
         chunks = token_chunks(lengths, budget)
         told = iter(chunks)
-        own_budget, self.encoder.token_budget = self.encoder.token_budget, None  # these chunks are not cut again
+        towers.token_budget = budget  # these chunks are not cut again
         try:
             vectors = encode_rows(
-                self.encoder.encode_responses, rows, self.text.pad_id, device,
+                towers.encode_responses, rows, self.text.pad_id, device,
                 lambda done: report(done, int(lengths[next(told)].sum())), budget,
             )  # fmt: skip
         finally:
-            self.encoder.token_budget = own_budget
+            towers.token_budget = own_budget
         kept = vectors.to(getattr(torch, self.dtype)).numpy()
         finite = np.isfinite(kept).all(axis=1)
         if not finite.all():

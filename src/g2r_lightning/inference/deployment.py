@@ -24,7 +24,8 @@ from g2r_lightning.inference.runtimes import SUFFIXES, Format, Precision, Run, o
 from g2r_lightning.paths import inside
 from g2r_lightning.store.hashing import described_file
 from g2r_lightning.store.json_file import unsealed
-from g2r_lightning.student.persistence import SETTINGS, WEIGHTS, weights_hash
+from g2r_lightning.student.encoders import StudentEncoder
+from g2r_lightning.student.persistence import SETTINGS, WEIGHTS, saved_weights_hash, weights_hash
 from g2r_lightning.student.poly_encoder import attended_scores, attending
 from g2r_lightning.student.text import StudentText
 
@@ -160,6 +161,25 @@ def load_for_index(index: Path, name_or_path: str | Path) -> tuple[DeployedEncod
     if _settings(folder) != _settings(student):
         raise G2RError(f"{folder}: its student reads or scores texts otherwise than that of {index}; export it again")
     return load_deployed(folder)
+
+
+def load_for_student(folder: Path, encoder: StudentEncoder, text: StudentText) -> DeployedEncoder:
+    """Read the export that is to encode in a student's place.
+
+    Args:
+        folder: of the export.
+        encoder: the student.
+        text: its way with texts.
+
+    Raises:
+        G2RError: there is none, it is damaged, or was made of another student.
+    """
+    if read_manifest(folder)["weights"] != saved_weights_hash(encoder):
+        raise G2RError(f"{folder}: made of other weights than those of this student; export the same checkpoint again")
+    deployed, read = load_deployed(folder)
+    if deployed.describe() != encoder.describe() or read.fingerprint() != text.fingerprint():
+        raise G2RError(f"{folder}: its student reads or scores texts otherwise than this one; export it again")
+    return deployed
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

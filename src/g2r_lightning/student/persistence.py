@@ -57,6 +57,17 @@ def load_student(folder: Path) -> tuple[StudentEncoder, StudentText]:
     return encoder.eval(), text
 
 
+def saved_weights_hash(encoder: StudentEncoder) -> str:
+    """Return the hash that the weights would have in a folder of :func:`save_student`."""
+    import tempfile
+
+    from safetensors.torch import save_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(encoder, f"{folder}/{WEIGHTS}")
+        return weights_hash(Path(folder) / WEIGHTS)
+
+
 def weights_hash(path: Path) -> str:
     """Return a hash of the tensors in a file of weights, whatever their order in it.
 
