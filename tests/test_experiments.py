@@ -33,6 +33,7 @@ CHAINS = {
     "endpoint": ("endpoint",),
     "chat": ("chat_model",),
     "teacher_cpu": ("teacher_cpu",),
+    "teacher_try": ("teacher_try",),
     "authors": ("authors",),
     "sample": ("teacher_sample", "sample_store", "quickstart", "maude"),
     "your_data": ("your_data", "your_data_augmented"),
@@ -118,7 +119,7 @@ def run(arguments: list[str], *more: str) -> None:
         flags += ["--trainer.max_steps=2", "--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1"]
     if arguments[0] in ("fit", "predict"):
         flags += ["--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.enable_progress_bar=false"]
-    if arguments[0] == "generate":
+    if arguments[0] == "generate" and "experiments/teacher_try.yaml" not in arguments:  # it has decodings
         flags += ["--sampling.max_tokens=24"]
     assert main([*arguments, *flags]) == 0, " ".join(arguments)
 
@@ -154,8 +155,25 @@ def test_teacher_cpu(here):
         # of a few tiny dialogues 3% are none
         run([word.replace("train_share=0.031", "train_share=0.5") for word in arguments])
     some = json.loads((here / "stores/bst_small_cpu/candidates/manifest.json").read_text())
-    assert some["sampling"]["filters"]
+    names = [one["name"] for one in some["sampling"]["filters"]]
+    listed = yaml.safe_load((EXPERIMENTS / "filters.yaml").read_text())["filters"]
+    assert names == [one["class_path"].rpartition(".")[2] for one in listed]
+    told = (here / "stores/bst_small_cpu/candidates/summary.md").read_text()
+    assert set(re.findall(r"^\| dropped: (\w+) \| [\d,]+ \| [\d.]+% \|$", told, flags=re.MULTILINE)) == {
+        "empty", "duplicate", *names,
+    }  # fmt: skip
     assert "original" in (here / "stores/bst_small_cpu/scores/minilm_halves/summary.md").read_text()
+
+
+def test_teacher_try(here, capsys):
+    for arguments in chain("teacher_try"):
+        run(arguments, "--alias.sample=sample")
+    assert "hours on one device" in capsys.readouterr().out
+    figures = [results(here, "teacher_try", stage) for stage in ("untrained", "test")]
+    assert all({"sample/perplexity", "sample/hits_at_1_of_20_mi"} <= set(one) for one in figures)
+    lines = [json.loads(line) for line in (here / "stores/try.jsonl").read_text().splitlines()]
+    assert {"original", "generated"} == {line["source"] for line in lines}
+    assert all(set(line["score_infos"]) == {"ll", "mi"} for line in lines)
 
 
 def test_the_commands_of_the_teacher_s_document(here, capsys):
@@ -164,6 +182,9 @@ def test_the_commands_of_the_teacher_s_document(here, capsys):
     (here / "candidates.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = (EXPERIMENTS.parent / "docs/teacher.md").read_text().replace("\\\n", "")
     found = [shlex.split(line)[3:] for line in re.findall(r"^python -m g2r_lightning .*$", text, flags=re.MULTILINE)]
+    tried = [words for words in found if "experiments/teacher_try.yaml" in words]
+    assert tried == chain("teacher_try")
+    found = found[len(tried) :]
     assert [words[0] for words in found] == ["generate", "generate", "score", "score", "generate"]
     for words in found:
         one_process = [word for word in words if not word.startswith("--trainer.")]  # two: test_teacher_commands.py

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 
 import pytest
+from lightning.pytorch import Trainer
 
 from g2r_lightning import commands
 from g2r_lightning.callbacks import RetrievalEvaluation
 from g2r_lightning.cli import main
+from g2r_lightning.data.shard_pass import ShardPass
 from g2r_lightning.stopping import StopSignals, stop_signals
 from tiny_experiment import STEPS, at_step, results, run, same, weights
 
@@ -38,6 +41,34 @@ def test_patience_lasts_for_one_signal():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     assert signals.status == 143
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_pass_over_shards_hears_signals_alone(tmp_path, caplog, number, status):
+    """Lightning's own handler would broadcast to processes that may be waiting for something else."""
+
+    class Shards:
+        folder = tmp_path
+
+        def begin(self):
+            pass
+
+        def pending_shards(self):
+            return [0]
+
+        def shard_length(self, index):
+            return 1
+
+    trainer = Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    stopped = ShardPass(Shards(), lambda _: os.kill(os.getpid(), number), "making", "shards", lambda _: None)
+    with StopSignals() as signals, caplog.at_level(logging.INFO), pytest.raises(SystemExit):
+        trainer.predict(stopped, return_predictions=False)
+    assert signals.status == status
+    assert "Detected KeyboardInterrupt" in caplog.text
+    assert "Received SIGTERM" not in caplog.text
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ scoring: {name: tiny, prior: "contexts:2"}
 trainer: {accelerator: cpu}
 """
 SHARD = 4  # contexts; 512 would be one shard here
+READER = "{{class_path: g2r_lightning.dialogue.readers.JsonlReader, init_args: {{path: {}}}}}"
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder / "gpt2")
     tokenizer.save_pretrained(folder / "gpt2")
     write_dialogues(folder / "train.jsonl", count=24, turns=5)
+    write_dialogues(folder / "other.jsonl", count=24, turns=5, seed=1)
     (folder / "x.yaml").write_text(EXPERIMENT)
     return folder
 
@@ -210,6 +212,7 @@ def test_an_estimate_of_scoring_looks_at_the_whole_store(here: Path, capsys: pyt
         (["--teacher.dtype=float32"], 'teacher.dtype: store has "float64", this experiment has "float32"'),
         (["--filters=null"], "sampling.filters"),
         (["--decodings=null", "--sampling.max_tokens=5"], "sampling.decodings"),
+        ([f"--data.train=[{READER.format('other.jsonl')}]"], "data_hash: store has "),
     ],
 )
 def test_another_question_to_the_same_folder_is_refused_with_both_values(

@@ -139,6 +139,15 @@ def writable_place(path: Path) -> Path:
     return path
 
 
+def missing_folders(folder: Path) -> list[Path]:
+    """Return the folder and those above it that are not there, the innermost first: who makes them may undo it.
+
+    >>> missing_folders(Path("."))
+    []
+    """
+    return [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+
+
 @contextmanager
 def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
     """Keep other processes that ask for the same out of a folder, which is made; a killed process lets go of it.

@@ -40,6 +40,15 @@ class StopSignals:
         """Exit status of a command that was stopped, as shells tell it: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + (self.received or signal.SIGINT)
 
+    def take_back(self) -> None:
+        """Let signals come here alone again, where a trainer has put a handler of its own in front.
+
+        Lightning 2.6 broadcasts a SIGTERM from within its handler, and the other processes may be waiting for something
+        else: then all wait for each other. Where nobody needs what another has, each may go by itself.
+        """
+        for one in self._before:
+            signal.signal(one, self._handle)
+
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self._before = {one: signal.signal(one, self._handle) for one in SIGNALS}

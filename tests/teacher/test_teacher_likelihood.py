@@ -138,6 +138,23 @@ def test_the_context_is_read_once_for_all_its_candidates(family: str, teacher_of
     assert alone < sum(read) <= alone + len(candidates) * longest  # the candidates' own tokens, padded to the longest
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_tokens_of_responses_meet_the_vocabulary(
+    family: str, teacher_of: Callable[..., Any], examples: list[Example]
+) -> None:
+    """A context's end tells the first token of all its candidates; the rest are projected one by one, no padding is."""
+    teacher = teacher_of(family)
+    projected: list[int] = []
+    counting = teacher.model.get_output_embeddings().register_forward_hook(
+        lambda _, given, output: projected.append(output.shape[:-1].numel())
+    )
+    scores = teacher.log_likelihood(examples, CANDIDATES)
+    counting.remove()
+    counts = [tokens for row in scores for _, tokens in row]
+    starts = len(teacher._decoder_start()) if family in ENCODER_DECODERS else 1
+    assert sum(projected) == len(examples) * starts + sum(counts) - len(counts)
+
+
 @pytest.mark.parametrize("family", ["bart", "gpt2"])
 def test_the_end_token_is_scored(family: str, teacher_of: Callable[..., Any], examples: list[Example]) -> None:
     teacher = teacher_of(family)

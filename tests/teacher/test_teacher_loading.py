@@ -25,6 +25,7 @@ from g2r_lightning.teacher import (
     EncoderDecoderTeacher,
     EncoderDecoderTemplate,
     Sampling,
+    base,
 )
 
 
@@ -179,6 +180,17 @@ def test_a_hash_of_weights_changes_with_them(teacher_of: Callable[..., Any]) -> 
     with torch.no_grad():
         teacher.model.transformer.ln_f.bias[0] += 1
     assert teacher.describe()["weights_hash"] != before["weights_hash"]
+
+
+@pytest.mark.parametrize(("able", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_is_bfloat16_where_the_processor_is_good_at_it(
+    able: bool, chosen: torch.dtype, teacher_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "cpu_multiplies_bf16", lambda: able)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    teacher = teacher_of("gpt2", dtype="auto")
+    assert teacher.model.dtype == chosen
+    assert teacher.describe()["dtype"] == str(chosen).removeprefix("torch.")
 
 
 def test_bfloat16_weights_hash_and_score(teacher_of: Callable[..., Any], examples: list[Example]) -> None:

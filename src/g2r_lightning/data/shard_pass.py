@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from g2r_lightning.paths import alone_in
+from g2r_lightning.stopping import stop_signals
 
 NOTHING = -1  # a process whose share is one shard smaller than the others'
 
@@ -87,7 +88,9 @@ class ShardPass(LightningModule):
         return DataLoader(own or [NOTHING], batch_size=None)  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
-        """Show the progress of the first process's share."""
+        """Show the progress of the first process's share; a signal may stop any process, whatever the others do."""
+        if (signals := stop_signals()) is not None:
+            signals.take_back()
         own = self._own()
         total = sum(self._shards.shard_length(index) for index in own)
         hidden = not self.trainer.is_global_zero or not own

@@ -24,6 +24,7 @@ from g2r_lightning.store.schema import EXAMPLES_PER_SHARD, SCORE_SCHEMA, ScoreRo
 from g2r_lightning.store.writer import ShardWriter
 
 GIVEN = "given"  # the score set that import_replies writes
+SHOWN = 300  # characters of a context that a message repeats
 
 
 @dataclass(slots=True)
@@ -107,6 +108,8 @@ def import_replies(
     path = resolve_path(replies)
     if source == ORIGINAL:
         raise StoreError(f"source {ORIGINAL!r} is kept for the data's own responses; name whoever wrote the replies")
+    if not source.strip():
+        raise StoreError("source is empty; name whoever wrote the replies (--source=my-llm)")
     held = list(examples)
     if not held:
         raise StoreError(f"{store}: there are no examples to give replies to; check the data section")
@@ -151,7 +154,7 @@ def _matched(path: Path, examples: Sequence[Example], report: ImportReport, stri
             continue
         if not positions:
             report.unmatched_lines += 1
-            unmatched = unmatched or f"line {number}: id {line.example_id!r}, context {_shown(line.context)}"
+            unmatched = unmatched or f"line {number}: id {_shown(line.example_id)}, context {_shown(line.context)}"
             continue
         matched += 1
         for i in positions:
@@ -161,7 +164,7 @@ def _matched(path: Path, examples: Sequence[Example], report: ImportReport, stri
         raise StoreError(
             f"{path}: none of its {report.lines} lines matches an example.\n"
             f"  in the file: {unmatched or ''.join(bad) or 'nothing'}\n"
-            f"  in the data: id {examples[0].id!r}, context {_shown(examples[0].context)}\n"
+            f"  in the data: id {_shown(examples[0].id)}, context {_shown(examples[0].context)}\n"
             "Give each line the id of an example, or its whole context, utterance by utterance"
         )
     return added
@@ -235,5 +238,7 @@ def _context_key(context: Iterable[str]) -> tuple[str, ...]:
     return tuple(text_key(turn) for turn in context)
 
 
-def _shown(context: Sequence[str] | None) -> str:
-    return "not given" if context is None else repr(list(context))
+def _shown(value: str | Sequence[str] | None) -> str:
+    """Return an id or a context for people, cut where it would fill the screen."""
+    text = "not given" if value is None else repr(value if isinstance(value, str) else list(value))
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from g2r_lightning.errors import StoreError
+from g2r_lightning.paths import missing_folders
 from g2r_lightning.store.hashing import described_file, order_hash
 from g2r_lightning.store.manifest import MANIFEST, PLAN, M, Shard, load_manifest
 from g2r_lightning.store.planned import begun, claim
@@ -48,6 +49,7 @@ class ShardWriter(Generic[M]):
         self.plan = plan
         self.flag = flag
         self._new = False
+        self._made = missing_folders(self.folder)
 
     @property
     def num_shards(self) -> int:
@@ -94,12 +96,16 @@ class ShardWriter(Generic[M]):
             check_seal(self.folder / shard_name(index))
 
     def forget(self) -> None:
-        """Leave no trace of a folder that this writer began and put no shard into: corrected settings may begin it."""
+        """Leave no trace of a folder that this writer began and put no shard into: corrected settings may begin it.
+
+        Those above it go too, where they were made for it.
+        """
         if self._new and not any(self.folder.glob("part-*.parquet")):
             (self.folder / PLAN).unlink(missing_ok=True)
             remove_seals(self.folder)
             with suppress(OSError):  # what others keep there stays
-                self.folder.rmdir()
+                for place in self._made or [self.folder]:
+                    place.rmdir()
 
     def write(
         self,
