@@ -1,4 +1,4 @@
-"""How large a job is measured: as the goals name it, in 20 minutes altogether, or in two."""
+"""How large a job is measured: as the goals name it, in 40 minutes altogether, or in two."""
 
 from __future__ import annotations
 
