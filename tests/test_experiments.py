@@ -174,6 +174,14 @@ def test_teacher_try(here, capsys):
     lines = [json.loads(line) for line in (here / "stores/try.jsonl").read_text().splitlines()]
     assert {"original", "generated"} == {line["source"] for line in lines}
     assert all(set(line["score_infos"]) == {"ll", "mi"} for line in lines)
+    fit = [*chain("teacher_try")[0], "--alias.sample=sample", "--run.name=refused", "--run.test_untrained=false"]
+    halves = [f"--model.teacher.{half}coder_name_or_path=encoder" for half in ("en", "de")]
+    stop = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: nope}}"
+    assert main([*fit, *halves, "--trainer.limit_train_batches=1", f"--trainer.callbacks={stop}"]) == 2
+    assert "trainer.callbacks: Early stopping conditioned on metric `nope`" in capsys.readouterr().err
+    assert main([*fit, *halves, "--alias.sample=missing", "--run.name=missing"]) == 2
+    assert ".jsonl: no such file" in (told := capsys.readouterr().err)
+    assert "rank nothing" not in told
 
 
 def test_the_commands_of_the_teacher_s_document(here, capsys):

@@ -317,6 +317,17 @@ def test_a_flag_that_reaches_nothing_is_refused(
     assert "decodings is an empty list" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [("--trainer.strategy=nope", "the trainer refuses its settings"), ("--store=", "no store is named")],
+)
+def test_settings_of_nothing_are_refused(here: Path, capsys: pytest.CaptureFixture[str], flag: str, named: str) -> None:
+    before = sorted(here.iterdir())
+    assert run("generate", "never", flag) == 2
+    assert named in capsys.readouterr().err
+    assert sorted(here.iterdir()) == before
+
+
 def test_an_export_names_its_scores_and_stays_out_of_the_store(
     here: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

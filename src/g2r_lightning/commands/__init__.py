@@ -30,6 +30,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
         if isinstance(error, MisconfigurationException):
             raise ConfigError(f"the trainer refuses its settings: {error}") from error
+        if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on metric"):
+            raise ConfigError(f"trainer.callbacks: {error}") from error
         raise
     return 0
 

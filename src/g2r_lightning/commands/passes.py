@@ -82,16 +82,19 @@ def pass_trainer(cli: ExperimentCLI, precision: Any = None) -> Trainer:
     """
     settings = cli.build("trainer")
     chosen = {name: settings[name] for name in PLACES if settings.get(name) is not None}
-    return Trainer(
-        **chosen,
-        precision=precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        inference_mode=False,
-    )
+    try:
+        return Trainer(
+            **chosen,
+            precision=precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            inference_mode=False,
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the trainer refuses its settings: {error}") from error
 
 
 def run_pass(

@@ -62,11 +62,11 @@ def store_path(cli: ExperimentCLI) -> str:
     """Return the store's folder: ``--store``, else the one that the data section trains from.
 
     Raises:
-        ConfigError: neither is set.
+        ConfigError: neither is set, or to nothing.
     """
     path = cli.config.store
     if path is None and cli.config.get("data") is not None:
         path = cli.config.data.get("init_args", {}).get("store")
-    if path is None:
+    if not path:
         raise ConfigError("no store is named: set --store=FOLDER, or data.init_args.store in the experiment")
     return str(resolve_path(path))

@@ -25,6 +25,7 @@ from g2r_lightning.data.evaluation_set import CandidateList
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.metrics import RetrievalMetrics
+from g2r_lightning.metrics.ranking import TooFewTextsError
 from g2r_lightning.optimisation import FusedClipping
 from g2r_lightning.teacher.adapters import LoraSettings, add_adapters, is_adapter, merged_weights
 from g2r_lightning.teacher.base import Teacher
@@ -128,7 +129,7 @@ class TeacherModule(FusedClipping):
         if self.ranked_examples and draw is not None and of not in self._candidate_lists:
             try:
                 self._candidate_lists[of] = draw(of, self.ranked_examples)
-            except G2RError as error:
+            except TooFewTextsError as error:
                 raise G2RError(f"{error}; or rank nothing: --model.ranked_examples=0") from error
 
     def configure_model(self) -> None:
