@@ -351,10 +351,23 @@ def test_sets_and_checkpoints_that_are_not_there(refused):
         ("--model.optimizer.lr=-1", "model.init_args.optimizer: Invalid learning rate"),
         ("--seed_everything=-1", "seed_everything=-1: a whole number from 0"),
         ("--model.loss.class_path=g2r_lightning.losses.G2RLos", "did you mean 'G2RLoss'"),
+        ("--trainer.precision=transformer-engine", "the trainer refuses its settings: .*transformer_engine"),
+        ("--trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: each process .*; use ddp"),
+        ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0: must be larger than 0"),
+        ("--trainer.val_check_interval=0", "trainer.val_check_interval=0: must be larger than 0"),
+        ("--trainer.val_check_interval=1000", "the trainer refuses its settings: .val_check_interval. .1000. must be"),
+        ("--data.negatives={random: 0, in_batch: true}", "batch_size=1 with negatives.in_batch alone"),
     ],
 )
 def test_values_that_only_their_owners_can_judge(refused, flag, named):
-    assert re.search(named, refused(flag))
+    assert re.search(named, refused(flag, *(["--data.batch_size=1"] if "negatives" in flag else [])))
+
+
+def test_processes_are_commands(fitted, refused, tmp_path):
+    (tmp_path / "r.txt").write_text("hi\n")
+    flags = [f"--encode.input={tmp_path}/r.txt", f"--encode.output={tmp_path}/out", "--trainer.strategy=ddp_spawn"]
+    told = refused(*flags, "--trainer.devices=2", "--ckpt_path=none", command="encode")
+    assert "trainer.strategy=ddp_spawn: each process has to begin as a command of its own; use ddp" in told
 
 
 @pytest.mark.parametrize("wrong", ["clas_path", "init_arg"])

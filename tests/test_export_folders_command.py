@@ -82,6 +82,7 @@ def test_what_cannot_be_exported_is_refused(first, tmp_path, monkeypatch, capsys
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     st = "--format=sentence-transformers"
     assert "sentence-transformers reads float32" in refused(st, "--precision=bf16")
+    assert "faiss reads float32; leave it out" in refused("--format=faiss", "--precision=int8")
     assert "is not the run's best; name a folder" in refused(st, f"--ckpt_path={at_step(first, 1)}")
     out = f"--output={tmp_path}/out"
     assert "there are none: name a set under data.init_args.validation" in refused(st, out, "--data.validation=null")

@@ -94,9 +94,10 @@ def test_the_record_tells_what_was_used(tmp_path: Path) -> None:
     assert record["peak_gflops"] >= 0
 
 
-def test_threads_below_one_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"machine\.threads=0: at least 1"):
-        MachineSettings(threads=0).apply()
+@pytest.mark.parametrize(("threads", "told"), [(0, "at least 1"), (1_000_000, "this machine has")])
+def test_threads_that_no_machine_has_are_refused(threads: int, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"machine\.threads={threads}: {told}"):
+        MachineSettings(threads=threads).apply()
 
 
 def test_free_memory_is_what_the_machine_or_the_container_has_left(tmp_path: Path) -> None:

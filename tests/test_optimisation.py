@@ -57,6 +57,20 @@ def test_warm_up_rises_and_does_not_undo_a_halving():
     assert found == pytest.approx([0.25, 0.4375, 0.625, 0.8125, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25])
 
 
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"warmup_steps": -1}, "warmup_steps=-1: must not be negative"),
+        ({"patience": -1}, "patience=-1: must not be negative"),
+        ({"factor": 1.0}, "factor=1.0: above 0, below 1"),
+        ({"factor": float("nan")}, "factor=nan: above 0, below 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, named):
+    with pytest.raises(ValueError, match=named):
+        Schedule(**setting)
+
+
 class Slope(FusedClipping):
     """A module with a gradient of length 5 in every step, and a note of what the optimiser got."""
 

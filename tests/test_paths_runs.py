@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from g2r_lightning.errors import ConfigError, G2RError
-from g2r_lightning.paths import alone_in, atomic_path, is_held, resolve_path, writable_place
+from g2r_lightning.paths import alone_in, atomic_path, is_held, replaced_folder, resolve_path, writable_place
 from g2r_lightning.runs import RunFolder, differences, environment, readable_checkpoint
 from g2r_lightning.sealed_yaml import unsealed_yaml
 
@@ -276,3 +276,10 @@ def test_who_waits_comes_in_when_the_other_leaves(tmp_path):
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_a_folder_where_none_can_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    named = r"file/x/y: cannot be written \(Not a directory\); choose another place"
+    with pytest.raises(G2RError, match=named), replaced_folder(tmp_path / "file/x/y"):
+        pytest.fail("there is no such place")

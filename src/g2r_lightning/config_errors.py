@@ -209,7 +209,8 @@ def innermost(text: str) -> str:
                 alternatives.append(said)
     if not alternatives:
         return text.strip()
-    path, said = found[1], "; or ".join(dict.fromkeys(alternatives))
+    judged = [each for each in alternatives if not each.startswith("Expected a <class 'list'>")]  # what it would take
+    path, said = found[1], "; or ".join(dict.fromkeys(judged or alternatives))
     if said.startswith("Subclass types expect"):
         said = "expected a mapping with class_path and init_args"
     said = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", said)

@@ -205,6 +205,10 @@ class ExperimentCLI(LightningCLI):
         settings = self.run_settings
         folder = str(settings.folder)
         trainer_config = self.build("trainer")
+        check_strategy(trainer_config.get("strategy"))
+        for name in ("accumulate_grad_batches", "val_check_interval"):  # Lightning 2.6 divides by them
+            if trainer_config.get(name) == 0:
+                raise ConfigError(f"trainer.{name}=0: must be larger than 0")
         extra: dict[str, Any] = {"default_root_dir": trainer_config.get("default_root_dir") or folder}
         if trainer_config.get("logger") in (None, True):
             extra["logger"] = TensorBoardLogger(folder, name="", version="")
@@ -216,7 +220,7 @@ class ExperimentCLI(LightningCLI):
             extra["precision"] = native_precision(trainer_config.get("accelerator") or "auto")
         try:
             return self.instantiate_trainer(**extra)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ImportError) as error:
             raise ConfigError(f"the trainer refuses its settings: {error}") from error
 
     @property
@@ -231,3 +235,13 @@ class ExperimentCLI(LightningCLI):
             config.pop(key, None)
         config.run.on_existing = "resume"  # else a run's own configuration would destroy the run
         return str(self.parser.dump(config, skip_none=False, skip_validation=True))
+
+
+def check_strategy(strategy: object) -> None:
+    """Refuse strategies that send a whole command's objects to the processes they start.
+
+    Raises:
+        ConfigError: names the one to use.
+    """
+    if str(strategy).endswith(("spawn", "fork", "notebook")):
+        raise ConfigError(f"trainer.strategy={strategy}: each process has to begin as a command of its own; use ddp")

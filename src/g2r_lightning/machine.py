@@ -24,6 +24,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 KEPT_BYTES, PAD_BYTES = 2**31 - 1, 2**28  # the former is the largest that mallopt takes
 ALLOCATOR_SETTINGS = ("LD_PRELOAD", "GLIBC_TUNABLES", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 PEAK_SIZE = 2048
+THREADS_A_CORE = 16
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,12 @@ class MachineSettings:
         """
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"machine.threads={self.threads}: at least 1, or null")
+        cores = os.cpu_count() or 1
+        if self.threads is not None and self.threads > THREADS_A_CORE * cores:  # thousands end the process
+            raise ConfigError(
+                f"machine.threads={self.threads}: this machine has {cores} cores, and {THREADS_A_CORE} threads for "
+                "each are the most that is taken; one for each is the fastest"
+            )
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         torch.set_float32_matmul_precision(self.matmul_precision)

@@ -36,6 +36,18 @@ class Schedule:
     monitor: str = "validation_hits_at_1"
     mode: Literal["max", "min"] = "max"
 
+    def __post_init__(self) -> None:
+        """Refuse settings out of their range.
+
+        Raises:
+            ValueError: names the setting.
+        """
+        for name in ("warmup_steps", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"schedule.{name}={getattr(self, name)}: must not be negative")
+        if not 0 < self.factor < 1:
+            raise ValueError(f"schedule.factor={self.factor}: above 0, below 1")
+
     def configure(
         self, optimizer: Optimizer, total_steps: int, validation_steps: int | None = None
     ) -> dict[str, Any] | tuple[list[Any], list[Any]]:

@@ -219,6 +219,10 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     fresh, old = (folder.with_name(f".{folder.name}-{state}-{mark}") for state in ("new", "old"))
     try:
         fresh.mkdir(parents=True)
+    except OSError as error:
+        why = disk_trouble(error) or error.strerror
+        raise G2RError(f"{folder}: cannot be written ({why}); choose another place") from error
+    try:
         with alone_in(fresh):
             yield fresh
             for path in (*fresh.rglob("*"), fresh):

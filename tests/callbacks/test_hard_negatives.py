@@ -144,6 +144,15 @@ def test_a_run_that_was_stopped_goes_on_with_the_same(tmp_path: Path) -> None:
     assert not same(whole, weights(at_step(tmp_path / "runs/without")))
 
 
+def test_a_window_that_nothing_is_in_is_told(tmp_path: Path, caplog: Any) -> None:
+    experiment = write_experiment(tmp_path)
+    settings = "init_args: {per_context: 2, first_rank: 1000, last_rank: 1100}"
+    callback = f"--trainer.callbacks+={{class_path: g2r_lightning.callbacks.HardNegatives, {settings}}}"
+    with caplog.at_level("WARNING"):
+        assert run("fit", experiment, callback, "--run.test_trained=false", "--trainer.limit_train_batches=1") == 0
+    assert "epoch 1 has none: no rank from first_rank=1000 to last_rank=1100 (of 48 responses)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
@@ -152,6 +161,10 @@ def test_a_run_that_was_stopped_goes_on_with_the_same(tmp_path: Path) -> None:
         ({"per_context": 5, "first_rank": 1, "last_rank": 4}, "per_context=5"),
         ({"max_overlap": 0.0}, "max_overlap=0"),
         ({"every_n_epochs": 0}, "every_n_epochs=0"),
+        ({"margin": float("nan")}, "margin=nan"),
+        ({"teacher_margin": float("inf")}, "teacher_margin=inf"),
+        ({"max_overlap": float("nan")}, "max_overlap=nan"),
+        ({"seed": -1}, "seed=-1"),
     ],
 )
 def test_settings_out_of_range_are_refused(setting: dict[str, Any], named: str) -> None:

@@ -135,6 +135,8 @@ def test_a_response_file(tmp_path):
         ({"validation_share": 0.6, "test_share": 0.4}, "validation_share"),
         ({"train_share": 0.0}, "train_share=0"),
         ({"num_workers": -1}, "num_workers=-1"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**63}, "a whole number from 0 to 9223372036854775807"),
     ],
 )
 def test_settings_out_of_range_are_refused_at_once(tmp_path, settings, named):

@@ -142,3 +142,18 @@ def test_compiled_towers_score_alike_and_keep_their_names(folder: str, backend: 
 def test_an_unknown_backend_is_refused(folder: str) -> None:
     with pytest.raises(ValueError, match=r"compile_backend=induktor: .*inductor"):
         BiEncoder(folder, compile_backend="induktor")
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"dropout": 1.0}, r"encoder\.dropout=1\.0: from 0 to below 1"),
+        ({"dropout": float("nan")}, r"encoder\.dropout=nan"),
+        ({"output_scale": 0.0}, r"encoder\.output_scale=0\.0: a finite number other than 0"),
+        ({"output_scale": float("inf")}, r"encoder\.output_scale=inf"),
+        ({"token_budget": 0}, r"encoder\.token_budget=0: at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(folder: str, setting: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        BiEncoder(folder, **setting)

@@ -13,6 +13,8 @@ things keep those out:
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from g2r_lightning.index import ResponseIndex, encode_rows
 from g2r_lightning.student.module import RetrievalStudent
 from g2r_lightning.teacher.base import Teacher
 
+log = logging.getLogger(__name__)
 Rows = npt.NDArray[np.int64]
 CONTEXTS_AT_ONCE = 256
 DRAW = 3
@@ -81,6 +84,10 @@ class HardNegatives(Callback):
             raise ConfigError(
                 f"HardNegatives: from_epoch={from_epoch}, every_n_epochs={every_n_epochs}: at least 0 and 1"
             )
+        if not (math.isfinite(margin) and math.isfinite(teacher_margin)):
+            raise ConfigError(f"HardNegatives: margin={margin}, teacher_margin={teacher_margin}: finite numbers")
+        if seed < 0:
+            raise ConfigError(f"HardNegatives: seed={seed}: must not be negative")
         self.per_context, self.first_rank, self.last_rank = per_context, first_rank, last_rank
         self.margin, self.max_overlap = margin, max_overlap
         self.teacher, self.teacher_margin = teacher, teacher_margin
@@ -113,6 +120,12 @@ class HardNegatives(Callback):
         data.training_set.hard_negatives = rows
         share = float((rows != NONE).mean())
         pl_module.log("train/hard_negatives_found", share, rank_zero_only=True)
+        if share == 0:
+            log.warning(
+                "HardNegatives: epoch %d has none: no rank from first_rank=%d to last_rank=%d (of %d responses) is "
+                "left by margin=%g, max_overlap=%g and the teacher, if there is one",
+                epoch, self.first_rank, self.last_rank, len(data.training_responses), self.margin, self.max_overlap,
+            )  # fmt: skip
 
     def find(self, trainer: Trainer, student: RetrievalStudent, data: DialogueDataModule) -> Rows:
         """Return (examples, per_context) int64 rows of the training responses, ``NONE`` where there are fewer.

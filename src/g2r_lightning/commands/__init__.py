@@ -28,12 +28,21 @@ def run(command: str, arguments: Sequence[str]) -> int:
     except Exception as error:
         from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-        if isinstance(error, MisconfigurationException):
-            raise ConfigError(f"the trainer refuses its settings: {error}") from error
+        if isinstance(error, MisconfigurationException) or _lightnings_own(error):
+            raise ConfigError(f"the trainer refuses its settings: {' '.join(str(error).split())}") from error
         if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on metric"):
             raise ConfigError(f"trainer.callbacks: {error}") from error
         raise
     return 0
+
+
+def _lightnings_own(error: Exception) -> bool:
+    """Whether Lightning's Trainer itself refuses a value, as it does some settings that do not fit the data."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = "" if place is None else str(place.tb_frame.f_globals.get("__name__"))
+    return isinstance(error, ValueError) and where.startswith("lightning.pytorch.")
 
 
 def _run(command: str, arguments: Sequence[str]) -> None:

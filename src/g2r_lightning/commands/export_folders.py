@@ -35,8 +35,7 @@ def export_for_sentence_transformers(cli: ExperimentCLI) -> None:
         G2RError: checkpoint or validation set are missing, or the vectors would be others than the student's.
     """
     cli.require("data", "model")
-    if cli.config.precision != "float32":
-        raise ConfigError(f"--precision={cli.config.precision}: sentence-transformers reads float32; leave it out")
+    _float32_only(cli)
     run = RunFolder(cli.run_settings.folder)
     checkpoint = chosen_checkpoint(cli.config.ckpt_path, run)
     if cli.config.output is None and not is_best(run, checkpoint):
@@ -71,6 +70,7 @@ def export_for_faiss(cli: ExperimentCLI) -> None:
     from g2r_lightning.index.overlay import version_of
 
     cli.require("model")
+    _float32_only(cli)
     run = cli.run_settings.folder
     index_folder = run / "index"
     manifest = read_manifest(index_folder)
@@ -84,6 +84,11 @@ def export_for_faiss(cli: ExperimentCLI) -> None:
     facts = {key: manifest.get(key) for key in ("run", "checkpoint", "checkpoint_sha256")}
     export_faiss(folder, index, encoder.describe(), run.name, facts)
     log.info("wrote %s: %d responses; README.md tells how to read it", folder, len(index))
+
+
+def _float32_only(cli: ExperimentCLI) -> None:
+    if cli.config.precision != "float32":
+        raise ConfigError(f"--precision={cli.config.precision}: {cli.config.format} reads float32; leave it out")
 
 
 def folder_for(cli: ExperimentCLI, run: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
 
-from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.configuration import ExperimentCLI, check_strategy
 from g2r_lightning.data.shard_pass import ShardPass
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.inference.deployment import DeployedEncoder
@@ -82,6 +82,7 @@ def pass_trainer(cli: ExperimentCLI, precision: Any = None) -> Trainer:
     """
     settings = cli.build("trainer")
     chosen = {name: settings[name] for name in PLACES if settings.get(name) is not None}
+    check_strategy(chosen.get("strategy"))
     try:
         return Trainer(
             **chosen,
@@ -93,7 +94,7 @@ def pass_trainer(cli: ExperimentCLI, precision: Any = None) -> Trainer:
             use_distributed_sampler=False,
             inference_mode=False,
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"the trainer refuses its settings: {error}") from error
 
 

@@ -90,6 +90,8 @@ class DialogueDataModule(LightningDataModule):
         for name, (value, least) in limits.items():
             if value < least:
                 raise ValueError(f"data.init_args.{name}={value}: at least {least}")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"data.init_args.seed={seed}: a whole number from 0 to {2**63 - 1}")
         if not (0 <= validation_share < 1 and 0 <= test_share < 1 and validation_share + test_share < 1):
             raise ValueError("data.validation_share and data.test_share must leave something to train on")
         if not 0 < train_share <= 1:
@@ -141,7 +143,10 @@ class DialogueDataModule(LightningDataModule):
         if self.train_share < 1:
             _, train = split_share(train, self.train_share, "train")
         if not train:
-            raise ConfigError("no training dialogue is left: check data.init_args.train and what was dropped")
+            raise ConfigError(
+                "no training dialogue is left: check data.init_args.train, its shares (train_share, validation_share, "
+                "test_share) and what was dropped"
+            )
         return {"train": {"train": train}, **found}
 
     @cached_property
@@ -252,6 +257,11 @@ class DialogueDataModule(LightningDataModule):
         """
         grouped = lengths if self.length_grouping else None
         sampler = StepSampler(len(lengths), self.batch_size, self.seed, *self._share(), grouped, drop_short)
+        if sampler.global_batch == 1 and self.negatives.random == 0:
+            raise ConfigError(
+                "data.init_args.batch_size=1 with negatives.in_batch alone: a context has nobody else's candidates to "
+                "beat; raise batch_size, or negatives.random"
+            )
         self._train_loader = ResumableLoader(dataset, sampler, self.num_workers)
         if self._position is not None:
             self._train_loader.load_state_dict(self._position)

@@ -15,6 +15,7 @@ The loss and its gradient are those of the plain step; a step costs about a thir
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -98,6 +99,10 @@ class StudentEncoder(nn.Module, ABC):
         super().__init__()
         if token_budget is not None and token_budget < 1:
             raise ValueError(f"encoder.token_budget={token_budget}: at least 1, or null for whole batches")
+        if not (math.isfinite(output_scale) and output_scale):
+            raise ValueError(f"encoder.output_scale={output_scale}: a finite number other than 0")
+        if dropout is not None and not 0 <= dropout < 1:
+            raise ValueError(f"encoder.dropout={dropout}: from 0 to below 1, or null for the backbone's own")
         self.response_tower = Backbone(name_or_path, pooling, dropout, pretrained)
         self.context_tower = self.response_tower if shared else Backbone(name_or_path, pooling, dropout, pretrained)
         self.name_or_path = name_or_path
