@@ -55,3 +55,20 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path):
     (tmp_path / "a.yaml").write_text("- 1\n")
     with pytest.raises(yaml.YAMLError, match=r"a\.yaml.*a list"):
         with_one_file(["-c", str(tmp_path / "a.yaml"), "-c", str(tmp_path / "a.yaml")])
+
+
+def test_a_null_of_a_class_within_a_class_is_no_text(tmp_path):
+    """jsonargparse 4 hands ``--model.encoder.token_budget=null`` on to the inner class as the text None."""
+    (tmp_path / "x.yaml").write_text(
+        "model: {class_path: m.M, init_args: {encoder: {class_path: m.E, init_args: {n: 3}}}}\n"
+    )
+    flags = [
+        "--model.encoder.n=null",
+        "--model.init_args.encoder.init_args.k=null",
+        "--data.x=null",
+        "--model.loss.a=1",
+    ]
+    first, tree, *rest = with_one_file(["-c", str(tmp_path / "x.yaml"), *flags])
+    assert (first, rest) == ("--config", ["--data.x=null", "--model.loss.a=1"])
+    encoder = {"class_path": "m.E", "init_args": {"n": None, "k": None}}
+    assert yaml.safe_load(tree) == {"model": {"class_path": "m.M", "init_args": {"encoder": encoder}}}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,18 @@ def with_one_file(arguments: Sequence[str]) -> list[str]:
         yaml.YAMLError: a file is not YAML.
     """
     files, others = split_files(arguments)
-    if len(files) < 2:  # the parser reads it itself, so that its complaints name the file; an empty one it cannot
+    nulls = [word for word in others if _is_nested_null(word)] if files else []
+    if (
+        len(files) < 2 and not nulls
+    ):  # the parser reads it itself, so that its complaints name the file; an empty one it cannot
         return others if files and not read_tree(files[0]) else list(arguments)
     tree: Tree = {}
     for file in files:
         tree = laid_over(tree, read_tree(file))
-    return ["--config", yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), *others]
+    for word in nulls:
+        put(tree, word.removeprefix("--").partition("=")[0].split("."), None)
+    rest = [word for word in others if word not in nulls]
+    return ["--config", yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), *rest]
 
 
 def split_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -123,6 +130,25 @@ def imported(class_path: Any) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         return None
+
+
+def put(tree: Tree, path: list[str], value: Any) -> None:
+    """Set a value in a tree as a flag does, whose path may leave out ``init_args``."""
+    for key, following in pairwise(path):
+        below = tree.setdefault(key, {})
+        if not isinstance(below, dict):
+            return
+        if isinstance(below.get("init_args"), dict) and following not in ("class_path", "init_args"):
+            below = below["init_args"]  # flags may leave out `init_args`
+        tree = below
+    if path[-1] not in ("class_path", "init_args") or not isinstance(tree.get(path[-1]), dict):
+        tree[path[-1]] = value
+
+
+def _is_nested_null(word: str) -> bool:
+    """Whether a flag sets a class's setting within another class to null, which jsonargparse 4 makes a text of."""
+    flag, _, value = word.partition("=")
+    return value == "null" and len([part for part in flag.split(".") if part != "init_args"]) > 2
 
 
 def _fitted(lower: Tree, class_path: Any) -> Tree:

@@ -12,12 +12,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from difflib import get_close_matches
-from itertools import pairwise
 from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from g2r_lightning.composition import Tree, imported, laid_over, parameters, read_tree
+from g2r_lightning.composition import Tree, imported, laid_over, parameters, put, read_tree
 
 PLACES = {"class_path", "init_args", "dict_kwargs"}
 NO_SECTIONS = {"help", "config", "print_config", "print_shtab"}
@@ -96,7 +95,7 @@ def composed(arguments: Sequence[str]) -> Tree:
         if name in ("c", "config"):
             tree = laid_over(tree, read_tree(value))
         elif name.split(".")[0] not in NO_SECTIONS:
-            _set(tree, name.rstrip("+").split("."), value)
+            put(tree, name.rstrip("+").split("."), value)
     return tree
 
 
@@ -169,18 +168,6 @@ def _section_class(key: str) -> Any:
         "sweep": "g2r_lightning.sections.SweepSettings",
     }
     return imported(classes[key]) if key in classes else None
-
-
-def _set(tree: Tree, path: list[str], value: Any) -> None:
-    for key, following in pairwise(path):
-        below = tree.setdefault(key, {})
-        if not isinstance(below, dict):
-            return
-        if isinstance(below.get("init_args"), dict) and following not in ("class_path", "init_args"):
-            below = below["init_args"]  # flags may leave out `init_args`
-        tree = below
-    if path[-1] not in ("class_path", "init_args") or not isinstance(tree.get(path[-1]), dict):
-        tree[path[-1]] = value
 
 
 def innermost(text: str) -> str:

@@ -8,6 +8,7 @@ interpolations for last, and builds nothing until a command asks for a section.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -209,6 +210,9 @@ class ExperimentCLI(LightningCLI):
         for name in ("accumulate_grad_batches", "val_check_interval"):  # Lightning 2.6 divides by them
             if trainer_config.get(name) == 0:
                 raise ConfigError(f"trainer.{name}=0: must be larger than 0")
+        clip = trainer_config.get("gradient_clip_val")
+        if clip is not None and not 0 <= clip < math.inf:  # Lightning 2.6 would not clip, or say something else
+            raise ConfigError(f"trainer.gradient_clip_val={clip}: a finite number, not negative, or null")
         extra: dict[str, Any] = {"default_root_dir": trainer_config.get("default_root_dir") or folder}
         if trainer_config.get("logger") in (None, True):
             extra["logger"] = TensorBoardLogger(folder, name="", version="")

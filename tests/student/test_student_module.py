@@ -10,6 +10,7 @@ from g2r_lightning.errors import ConfigError
 from g2r_lightning.losses import G2RLoss
 from g2r_lightning.student import BiEncoder, PolyEncoder, RetrievalStudent, StudentText, load_student, save_student
 from g2r_lightning.student.module import other_weights
+from g2r_lightning.student.persistence import WEIGHTS, saved_weights_hash, weights_hash
 
 
 @pytest.fixture
@@ -84,6 +85,17 @@ def test_a_saved_student_scores_the_same(tiny_encoder_folder, tmp_path, kind, sh
     assert not loaded.training
     assert (loaded.context_tower is loaded.response_tower) is shared
     assert loaded_text.fingerprint() == text.fingerprint()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_student_is_saved_in_float32_whatever_it_was_trained_in(tiny_encoder_folder, tmp_path, dtype):
+    encoder = BiEncoder(str(tiny_encoder_folder)).to(dtype)
+    text = StudentText().bind(str(tiny_encoder_folder))
+    save_student(encoder, text, tmp_path / "student")
+    assert {weight.dtype for weight in encoder.parameters()} == {dtype}
+    save_student(encoder.float(), text, tmp_path / "float32")
+    named = weights_hash(tmp_path / "student" / WEIGHTS)
+    assert named == weights_hash(tmp_path / "float32" / WEIGHTS) == saved_weights_hash(encoder)
 
 
 def test_a_student_begins_in_training_mode_and_a_text_fits_its_encoder(tiny_encoder_folder):

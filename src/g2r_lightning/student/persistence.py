@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import deepcopy
 from pathlib import Path
 
 from g2r_lightning.errors import G2RError
@@ -18,9 +19,10 @@ SCHEMA_VERSION = 1
 
 
 def save_student(encoder: StudentEncoder, text: StudentText, folder: Path) -> None:
-    """Write encoder and text into a folder, which is created."""
+    """Write encoder and text into a folder, which is created; the weights in float32, as they are read again."""
     from safetensors.torch import save_model
 
+    encoder = _float32(encoder)
     folder.mkdir(parents=True, exist_ok=True)
     encoder.response_tower.model.config.save_pretrained(str(folder))
     text.save(folder)
@@ -64,8 +66,16 @@ def saved_weights_hash(encoder: StudentEncoder) -> str:
     from safetensors.torch import save_model
 
     with tempfile.TemporaryDirectory() as folder:
-        save_model(encoder, f"{folder}/{WEIGHTS}")
+        save_model(_float32(encoder), f"{folder}/{WEIGHTS}")
         return weights_hash(Path(folder) / WEIGHTS)
+
+
+def _float32(encoder: StudentEncoder) -> StudentEncoder:
+    """Return an encoder whose weights are float32: itself, or a copy where it was trained in another type."""
+    import torch
+
+    same = all(weight.dtype == torch.float32 for weight in encoder.parameters())
+    return encoder if same else deepcopy(encoder).float()
 
 
 def weights_hash(path: Path) -> str:
