@@ -61,7 +61,7 @@ def shortened(arguments: list[str], teacher: Path) -> list[str]:
     if short[0] == "test":
         short += ["--trainer.limit_test_batches=2"]
     if short[0] == "fit":
-        short += ["--run.test_untrained=false", "--trainer.limit_test_batches=2"]
+        short += ["--trainer.limit_test_batches=2"]
         short += ["--trainer.max_steps=2", "--trainer.enable_progress_bar=false", "--trainer.limit_train_batches=2"]
     if short[0] == "generate":
         short += ["--sampling.num_replies=1", "--sampling.max_tokens=4"]
