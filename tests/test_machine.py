@@ -94,6 +94,33 @@ def test_the_record_tells_what_was_used(tmp_path: Path) -> None:
     assert record["peak_gflops"] >= 0
 
 
+IMPORTED = """
+import os, pkgutil, importlib, random, signal
+import numpy, torch, transformers, lightning.pytorch
+
+def state():
+    return [
+        torch.get_num_threads(), torch.get_num_interop_threads(), torch.get_float32_matmul_precision(),
+        torch.get_default_dtype(), dict(os.environ), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM),
+        random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),
+    ]
+
+before = state()
+import g2r_lightning
+names = [one.name for one in pkgutil.walk_packages(g2r_lightning.__path__, "g2r_lightning.")]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+assert len(names) > 200
+assert state() == before
+"""
+
+
+def test_no_module_changes_anything_when_it_is_imported() -> None:
+    """Threads, precision, environment, signals, random numbers: commands set them, and only when they run."""
+    subprocess.run([sys.executable, "-c", IMPORTED], check=True, capture_output=True)
+
+
 @pytest.mark.parametrize(("threads", "told"), [(0, "at least 1"), (1_000_000, "this machine has")])
 def test_threads_that_no_machine_has_are_refused(threads: int, told: str) -> None:
     with pytest.raises(ConfigError, match=rf"machine\.threads={threads}: {told}"):

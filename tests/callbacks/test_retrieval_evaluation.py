@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -14,15 +15,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch import Trainer
 
-from g2r_lightning.callbacks.evaluation import shares_by_length
+from g2r_lightning.callbacks.evaluation import encode_texts, shares_by_length
 from g2r_lightning.callbacks.ranked_set import RankedSet, Ranks
-from g2r_lightning.data import ResponseSet
+from g2r_lightning.data import DialogueDataModule, ResponseSet
 from g2r_lightning.data.evaluation_set import EvaluationSet
 from g2r_lightning.data.tokens import token_table
 from g2r_lightning.dialogue import Example, text_key
-from g2r_lightning.index import ResponseIndex, load_index
+from g2r_lightning.dialogue.readers import JsonlReader
+from g2r_lightning.index import ResponseIndex, load_index, weights_hash
 from g2r_lightning.metrics import reply_diversity
+from g2r_lightning.student import BiEncoder, RetrievalStudent
+from tiny import write_dialogues
 from tiny_experiment import at_step, results, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -264,3 +269,26 @@ def test_other_models_are_told_to_leave_the_callback_out():
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     with pytest.raises(ConfigError, match=r"remove it from trainer\.callbacks"):
         RetrievalEvaluation().on_validation_epoch_start(trainer, LightningModule())
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_responses_are_encoded_in_bfloat16_and_the_student_stays(tiny_encoder_folder, tmp_path, precision):
+    write_dialogues(tmp_path / "train.jsonl", count=6)
+    student = RetrievalStudent(BiEncoder(str(tiny_encoder_folder), normalise=True)).eval()
+    data = DialogueDataModule([JsonlReader(str(tmp_path / "train.jsonl"))], cache_dir=str(tmp_path / "cache"))
+    data.prepare_for(student.text)
+    texts = data.response_set.texts
+
+    def encoded(precision: str) -> torch.Tensor:
+        trainer = Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
+        module = trainer.precision_plugin.convert_module(copy.deepcopy(student))
+        before = weights_hash(module.encoder)
+        vectors = encode_texts(trainer, module, data, texts, progress=False)
+        assert weights_hash(module.encoder) == before
+        return vectors
+
+    plain, half = encoded("32-true"), encoded(precision)
+    assert half.dtype == torch.float32
+    assert not torch.equal(plain, half)
+    assert not torch.equal(half, half.bfloat16().float())  # vectors are normalised and kept in float32
+    assert torch.cosine_similarity(plain, half).min() > 0.999
