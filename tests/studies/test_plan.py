@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -103,6 +105,20 @@ def test_minutes_stop_a_step_and_the_same_call_goes_on(tmp_path, commands, capsy
     assert "long: stopped after 0.02 minutes; call again to go on" in capsys.readouterr().out
     (tmp_path / "done").write_text("")
     assert main([str(path), "--minutes=0.02"]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_step_too(tmp_path, commands, capsys, number, status):
+    path = tmp_path / "plan.yaml"
+    path.write_text(f'steps: [{{name: long, run: "sleep {tmp_path}/told", done: "{tmp_path}/done"}}]')
+    begun = time.monotonic()
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), number))
+    timer.start()
+    assert main([str(path)]) == status
+    assert time.monotonic() - begun < 30
+    assert (tmp_path / "told").read_text() == "told"
+    assert "call again to go on" in capsys.readouterr().err
 
 
 def test_what_fails_is_named(tmp_path, commands, capsys):

@@ -36,6 +36,7 @@ import yaml
 
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.runs import RECORD, RunFolder
+from g2r_lightning.stopping import StopSignals
 
 STOPPED = 3
 """Exit status of a call that ran out of minutes: call it again."""
@@ -176,7 +177,8 @@ def _say(line: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a plan from the command line; return the exit status.
 
-    0 when all is done, 3 when the minutes are over, 2 for what the person at the keyboard can mend, 130 after Ctrl-C.
+    0 when all is done, 3 when the minutes are over, 2 for what the person at the keyboard can mend, 130 after Ctrl-C,
+    143 after SIGTERM; both stop the running step as well, and its run says so.
     """
     parser = argparse.ArgumentParser(prog="python -m g2r_lightning.studies.plan", allow_abbrev=False)
     parser.add_argument("plan", type=Path, help="YAML of the steps")
@@ -196,13 +198,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             for step in steps:
                 _say(f"{'done' if step.is_done else 'open'}  {step.name}: {shlex.join(step.arguments)}")
             return 0
-        return 0 if run_plan(steps, given.minutes) else STOPPED
+        with StopSignals() as signals:
+            try:
+                return 0 if run_plan(steps, given.minutes) else STOPPED
+            except KeyboardInterrupt:
+                sys.stderr.write("stopped; call again to go on\n")
+                return signals.status
     except G2RError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; call again to go on\n")
-        return 130
 
 
 if __name__ == "__main__":
