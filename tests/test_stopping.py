@@ -14,6 +14,7 @@ from g2r_lightning import commands
 from g2r_lightning.callbacks import RetrievalEvaluation
 from g2r_lightning.cli import main
 from g2r_lightning.data.shard_pass import ShardPass
+from g2r_lightning.errors import ConfigError
 from g2r_lightning.stopping import StopSignals, stop_signals
 from tiny_experiment import STEPS, at_step, results, run, same, weights
 
@@ -31,6 +32,21 @@ def test_a_signal_stops_a_command_and_tells_how_to_go_on(monkeypatch, capsys, nu
     assert "run the same command again to go on" in capsys.readouterr().err
     assert [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)] == before
     assert stop_signals() is None
+
+
+@pytest.mark.parametrize("error", [ConfigError("'omegaconf+'"), KeyError("omegaconf+")])
+def test_what_a_library_makes_of_a_signal_is_a_signal_still(monkeypatch, capsys, error):
+    """Seen: an import within jsonargparse, which a signal broke off, was told as a setting that does not exist."""
+
+    def swallowed(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    monkeypatch.setattr(commands, "run", swallowed)
+    assert main(["score"]) == 130
+    assert "stopped; run the same command again to go on" in capsys.readouterr().err
 
 
 def test_patience_lasts_for_one_signal():

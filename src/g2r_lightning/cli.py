@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             status: int = importlib.import_module("g2r_lightning.commands").run(command, rest)
         except G2RError as error:
-            return _fail(str(error))
+            return _fail(STOPPED, signals.status) if signals.interrupted else _fail(str(error))
         except KeyboardInterrupt:
             return _fail(STOPPED, signals.status)
         except SystemExit as end:
@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _fail(STOPPED, signals.status)
             return end.code if isinstance(end.code, int) else 0  # after --help and --print_config
         except Exception as error:
+            if signals.interrupted:  # a library made another error of it
+                return _fail(STOPPED, signals.status)
             if (told := disk_trouble(error)) is None:
                 raise
             return _fail(told)

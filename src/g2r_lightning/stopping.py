@@ -28,6 +28,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.patient = False
         self.received: int | None = None
+        self.interrupted = False
+        """Whether a ``KeyboardInterrupt`` was raised: an error that follows comes of it, whatever it is called."""
         self._before: dict[int, Any] = {}
 
     @property
@@ -64,6 +66,7 @@ class StopSignals:
         again = self.asked
         self.received = signum
         if not self.patient or again:
+            self.interrupted = True
             raise KeyboardInterrupt
 
 
