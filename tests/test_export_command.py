@@ -158,6 +158,7 @@ def test_an_export_that_does_not_fit_encodes_nothing(exported, tmp_path, input_f
 
     for command in ("encode", "index"):
         assert "no exported encoder here; make it with `export --format=onnx`" in refused(command, "--encoder=onnx")
+        assert "an index, no exported encoder; give openvino or onnx" in refused(command, f"--encoder={exported}/index")
         said = refused(command, "--encoder=openvino", f"--ckpt_path={at_step(exported, 1)}")
         assert "made of other weights than those of this student; export the same checkpoint again" in said
         said = refused(command, "--encoder=openvino", "--model.text.max_response_tokens=12", "--ckpt_path=none")

@@ -196,8 +196,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise G2RError(f"{folder}: no exported encoder here; make one with `export --format=openvino`") from error
     except (ValueError, KeyError, TypeError) as error:
         raise G2RError(f"{path}: damaged ({error}); export it again") from error
-    if "format" not in manifest:
-        raise G2RError(f"{folder}: this is something else than an exported encoder; give the folder of `export`")
+    if "factory" in manifest:
+        raise G2RError(f"{folder}: an index, no exported encoder; give {' or '.join(FORMATS)}, or an export's folder")
     if version != SCHEMA_VERSION:
         raise G2RError(f"{folder}: of schema version {version}, this release reads {SCHEMA_VERSION}; export it again")
     lacking = [key for key in _NEEDED if key not in manifest]
