@@ -71,6 +71,7 @@ def test_human(here, capsys):
     assert "raters: preference" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_studies(here, monkeypatch, capsys):
     """The commands print the points that they would run; of each, one is parsed as `fit` would."""
     examples = Factor.examples
