@@ -79,7 +79,10 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 DEPLOYED = ["docs/training.md", "docs/encoding.md", "docs/deployment.md"]  # all begin where README's commands end
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/your-own-data.md", *DEPLOYED])
+LONGER = [pytest.param(document, marks=pytest.mark.slow) for document in DEPLOYED]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/your-own-data.md", *LONGER])
 def test_commands_run_as_they_are_printed(document, workplace, tiny_teacher, monkeypatch):
     monkeypatch.chdir(workplace)
     if document in DEPLOYED and not Path("runs/quickstart/index").is_dir():
