@@ -36,9 +36,8 @@ def with_one_file(arguments: Sequence[str]) -> list[str]:
     """
     files, others = split_files(arguments)
     nulls = [word for word in others if _is_nested_null(word)] if files else []
-    if (
-        len(files) < 2 and not nulls
-    ):  # the parser reads it itself, so that its complaints name the file; an empty one it cannot
+    if len(files) < 2 and not nulls:
+        # the parser reads it itself, so that its complaints name the file; an empty one it cannot
         return others if files and not read_tree(files[0]) else list(arguments)
     tree: Tree = {}
     for file in files:

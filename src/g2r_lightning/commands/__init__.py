@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
 from g2r_lightning.errors import ConfigError
 
 INDEX_VERBS = ("add", "remove", "compact", "calibrate")
 """What ``index`` does to an index that is there: ``python -m g2r_lightning index add ...``."""
+
+ELSEWHERE = {
+    "generate": ("teacher_passes", "generate"),
+    "score": ("teacher_passes", "score"),
+    "import": ("stores", "import_candidates"),
+}
+"""Module and function of the commands that are no function in a module of their own name."""
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
@@ -46,68 +54,15 @@ def _lightnings_own(error: Exception) -> bool:
 
 
 def _run(command: str, arguments: Sequence[str]) -> None:
-    if command == "fit":
-        from g2r_lightning.commands.fit import fit
-
-        fit(arguments)
-    elif command == "sweep":
-        from g2r_lightning.commands.sweep import sweep
-
-        sweep(arguments)
-    elif command in ("validate", "test", "predict"):
+    """Import the command's module, and no other's, and call it."""
+    if command in ("validate", "test", "predict"):
         from g2r_lightning.commands.evaluate import evaluate
 
         evaluate(command, arguments)
-    elif command == "encode":
-        from g2r_lightning.commands.encode import encode
-
-        encode(arguments)
-    elif command == "chat":
-        from g2r_lightning.commands.chat import chat
-
-        chat(arguments)
-    elif command == "latency":
-        from g2r_lightning.commands.latency import latency
-
-        latency(arguments)
     elif command == "index" and arguments[:1] and arguments[0] in INDEX_VERBS:
         from g2r_lightning.commands.index_changes import change
 
         change(arguments[0], arguments[1:])
-    elif command == "index":
-        from g2r_lightning.commands.index import index
-
-        index(arguments)
-    elif command == "serve":
-        from g2r_lightning.commands.serve import serve
-
-        serve(arguments)
-    elif command == "quality":
-        from g2r_lightning.commands.quality import quality
-
-        quality(arguments)
-    elif command == "compare":
-        from g2r_lightning.commands.compare import compare
-
-        compare(arguments)
-    elif command == "human":
-        from g2r_lightning.commands.human import human
-
-        human(arguments)
-    elif command == "report":
-        from g2r_lightning.commands.report import report
-
-        report(arguments)
-    elif command == "clean":
-        from g2r_lightning.commands.clean import clean
-
-        clean(arguments)
     else:
-        from g2r_lightning.commands import export, stores, teacher_passes
-
-        {
-            "generate": teacher_passes.generate,
-            "score": teacher_passes.score,
-            "import": stores.import_candidates,
-            "export": export.export,
-        }[command](arguments)
+        module, function = ELSEWHERE.get(command, (command, command))
+        getattr(importlib.import_module(f"g2r_lightning.commands.{module}"), function)(arguments)

@@ -43,9 +43,8 @@ def encode_rows(
         ids, mask = pad([rows[index] for index in chosen], pad_id)
         part = encode(ids.to(device), mask.to(device)).float().cpu()
         if vectors is None:
-            vectors = torch.empty(
-                len(rows), *part.shape[1:], dtype=torch.float32
-            )  # a trainer in bf16-true has its own default
+            # told, since a trainer in bf16-true has a default of its own
+            vectors = torch.empty(len(rows), *part.shape[1:], dtype=torch.float32)
         vectors[torch.from_numpy(chosen)] = part
         if report is not None:
             report(len(chosen))
