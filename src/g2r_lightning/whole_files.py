@@ -1,8 +1,9 @@
 """Arrays, indexes and checkpoints that are whole, or whose writer says that they are not.
 
-NumPy, FAISS and torch write to a path through a C stream, which keeps the last few thousand bytes until the file is
-closed, and none of the three asks whether closing worked: on a disk that fills up just there, the file is cut and
-nobody is told. A Python file raises at every write and when it is closed, so these functions let Python write.
+NumPy and FAISS write through a C stream, which keeps the last few thousand bytes until the file is closed, and neither
+asks whether closing worked: on a disk that fills up just there, the file is cut and nobody is told. torch does ask, but
+of a full disk it says "unexpected pos". A Python file raises at every write and when it is closed, and says why, so
+these functions let Python write.
 """
 
 from __future__ import annotations
