@@ -18,7 +18,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from g2r_lightning.callbacks.ranked_set import RankedSet, Ranks, reply_figures
 from g2r_lightning.data.batches import EvaluationBatch
@@ -28,6 +27,7 @@ from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseIndex, encode_rows, weights_hash
 from g2r_lightning.index.encode import rounded
 from g2r_lightning.paths import atomic_path
+from g2r_lightning.progress import progress_bar
 from g2r_lightning.student.encoders import StudentEncoder
 from g2r_lightning.student.module import RetrievalStudent
 
@@ -169,7 +169,7 @@ def encode_texts(
     mixed = str(trainer.precision) == "bf16-mixed" and isinstance(student.encoder, StudentEncoder)  # an export is not
     encoder = rounded(student.encoder) if mixed else student.encoder
     hidden = not progress or not trainer.is_global_zero
-    bar = tqdm(total=len(own), desc="encoding responses", unit="response", disable=hidden, leave=False)
+    bar = progress_bar(total=len(own), desc="encoding responses", unit="response", disable=hidden, leave=False)
     with bar, trainer.precision_plugin.forward_context():
         vectors = encode_rows(
             encoder.encode_responses,

@@ -22,7 +22,6 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from g2r_lightning.callbacks.evaluation import encode_texts, parts
 from g2r_lightning.data.modules import DialogueDataModule
@@ -30,6 +29,7 @@ from g2r_lightning.data.training_set import NONE, TrainingSet
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.filters.words import words
 from g2r_lightning.index import ResponseIndex, encode_rows
+from g2r_lightning.progress import progress_bar
 from g2r_lightning.student.module import RetrievalStudent
 from g2r_lightning.teacher.base import Teacher
 
@@ -140,7 +140,7 @@ class HardNegatives(Callback):
         hidden = not trainer.is_global_zero
         training = student.training
         student.eval()
-        bar = tqdm(total=len(own), desc="finding hard negatives", unit="context", disable=hidden, leave=False)
+        bar = progress_bar(total=len(own), desc="finding hard negatives", unit="context", disable=hidden, leave=False)
         with bar, torch.inference_mode(), trainer.precision_plugin.forward_context():
             for start in range(0, len(own), CONTEXTS_AT_ONCE):
                 some = own[start : start + CONTEXTS_AT_ONCE]

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from g2r_lightning.commands.index_contexts import Contexts
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.index.assembly import VectorSet, assemble, assembled
@@ -28,6 +26,7 @@ from g2r_lightning.index.folder import (
 from g2r_lightning.index.wish import Wish, check_disk
 from g2r_lightning.inference.deployment import DEPLOYED
 from g2r_lightning.paths import replaced_folder
+from g2r_lightning.progress import progress_bar
 from g2r_lightning.store.json_file import read_json
 from g2r_lightning.student import StudentEncoder, StudentText, save_student
 from g2r_lightning.student.persistence import WEIGHTS, weights_hash
@@ -109,7 +108,7 @@ def make(
         size = vectors.count * vectors.dimension * (2 if wish.dtype == "float16" else 4)
         check_disk(making.output, 2 * size)
     begun = time.perf_counter()
-    with tqdm(total=vectors.count, desc="assembling", unit=" responses", leave=False) as bar:
+    with progress_bar(total=vectors.count, desc="assembling", unit=" responses", leave=False) as bar:
         assemble(vectors, making.work, wish.dtype, lambda done: _advance(bar, done))
     queries = None if contexts is None else contexts.queries()
     table, embeddings = assembled(making.work)
@@ -158,7 +157,7 @@ class _Bar:
     """Tell of each index that is built how many vectors it holds."""
 
     def __init__(self, total: int) -> None:
-        self._total, self._name, self._bar = total, "", tqdm(disable=True)
+        self._total, self._name, self._bar = total, "", progress_bar(disable=True)
 
     def __enter__(self) -> _Bar:
         return self
@@ -170,5 +169,5 @@ class _Bar:
         if name != self._name:
             self._bar.close()
             self._name = name
-            self._bar = tqdm(total=self._total, desc=f"building {name}", unit=" vectors", leave=False)
+            self._bar = progress_bar(total=self._total, desc=f"building {name}", unit=" vectors", leave=False)
         self._bar.update(done)

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from tqdm.auto import tqdm
 
 from g2r_lightning.commands.evaluate import chosen_checkpoint
 from g2r_lightning.commands.passes import pass_trainer
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.paths import atomic_path, resolve_path, writable_place
+from g2r_lightning.progress import progress_bar
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.sections import QualitySettings
 from g2r_lightning.store.hashing import file_hash
@@ -88,7 +88,7 @@ def _metric(cli: ExperimentCLI, checkpoint: str) -> UnreferencedModule:
 
 
 def _scored(module: UnreferencedModule, answered: Sequence[Answered]) -> Iterator[Scores]:
-    with tqdm(desc="encoding utterances", unit="text", leave=False) as bar:
+    with progress_bar(desc="encoding utterances", unit="text", leave=False) as bar:
 
         def advance(done: int) -> None:
             """Move the bar on."""

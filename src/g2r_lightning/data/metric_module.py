@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from g2r_lightning.data.corpus import examples_of
 from g2r_lightning.data.corruptions import Corruption, RandomUtterance, WordDrop, WordOrder, WordRepeat
@@ -18,6 +17,7 @@ from g2r_lightning.data.vectors import TextReader, VectorTable, vector_table
 from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.readers.base import DialogueReader
 from g2r_lightning.errors import ConfigError
+from g2r_lightning.progress import progress_bar
 
 
 class MetricLike(Protocol):
@@ -113,7 +113,7 @@ class CorruptedDialogueDataModule(DialogueDataModule):
             sets = self._sets(of)
             texts = self._texts[of].texts
             reader = self._module().text_reader()
-            with tqdm(total=len(texts), desc="encoding", unit="text", disable=not progress, leave=False) as bar:
+            with progress_bar(total=len(texts), desc="encoding", unit="text", disable=not progress, leave=False) as bar:
                 table = vector_table(self.cache_dir, reader, texts, _advancing(bar))
             for one in sets:
                 one.vectors = table

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from lightning.pytorch import LightningModule
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from g2r_lightning.paths import alone_in
+from g2r_lightning.progress import progress_bar
 from g2r_lightning.stopping import stop_signals
 
 NOTHING = -1  # a process whose share is one shard smaller than the others'
@@ -96,7 +96,7 @@ class ShardPass(LightningModule):
         hidden = not self.trainer.is_global_zero or not own
         form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} " + self._unit
         form += " [{elapsed}<{remaining}{postfix}]"
-        self._bar = tqdm(total=total, desc=self._what, disable=hidden, bar_format=form)
+        self._bar = progress_bar(total=total, desc=self._what, disable=hidden, bar_format=form)
         self._watch(self._bar)
 
     def predict_step(self, batch: Any, batch_idx: int) -> int:  # noqa: ARG002 - Lightning's signature

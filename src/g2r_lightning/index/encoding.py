@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from g2r_lightning import __version__
 from g2r_lightning.errors import DataError, G2RError, StoreError
@@ -32,6 +31,7 @@ from g2r_lightning.index.distinct import SeenKeys
 from g2r_lightning.index.encode import TOKENS_AT_ONCE, encode_rows, rounded, token_chunks, weights_hash
 from g2r_lightning.index.encoded import SCHEMA_VERSION, read_column, vectors_name
 from g2r_lightning.index.stream import Responses, Row
+from g2r_lightning.progress import progress_bar
 from g2r_lightning.store.hashing import described_file
 from g2r_lightning.store.json_file import read_json, write_json
 from g2r_lightning.store.manifest import MANIFEST, PLAN
@@ -243,7 +243,7 @@ class ResponseEncoding:
     def _read(self) -> None:
         """Write the distinct texts in shards, and how many there were when all are there."""
         counts = dict.fromkeys(("responses", "duplicates", "blank"), 0)
-        bar = tqdm(desc="reading", unit=" responses", disable=not self.progress, leave=False)
+        bar = progress_bar(desc="reading", unit=" responses", disable=not self.progress, leave=False)
         shard: list[Row] = []
         for fresh in self._distinct(counts, bar):
             shard += fresh
