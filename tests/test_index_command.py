@@ -112,7 +112,9 @@ def test_auto_measures_what_is_worth_it_and_takes_the_best(fitted, place, tmp_pa
     flags = (f"--index.contexts={place}/contexts.jsonl", "--index.num_contexts=120", "--index.recall=0.9")
     manifest = build(fitted, place, tmp_path / "index", *flags)
     measured = manifest["measured"]
-    assert {point["factory"] for point in measured["points"]} == {"Flat", "IVF4,SQ8", "RR16,IVF4,RaBitQ", "SQ8"}
+    assert {point["factory"] for point in measured["points"]} == {
+        "Flat", "IVF4,SQ8", "RR16,IVF4,RaBitQ", "IVF4,PQ4x4fs", "SQ8",
+    }  # fmt: skip
     assert (measured["contexts"], measured["target"], measured["recall_at"]) == (120, 0.9, 10)
     assert measured["reached"]
     assert measured["worse_half"] >= 0.9

@@ -60,11 +60,14 @@ def test_a_factory_string_that_faiss_does_not_know_is_named():
 
 
 def test_what_is_tried_grows_with_the_set():
-    assert automatic(1000, 32) == ["Flat", "IVF16,SQ8", "RR32,IVF16,RaBitQ", "SQ8"]
+    assert automatic(1000, 32) == ["Flat", "IVF16,SQ8", "RR32,IVF16,RaBitQ", "IVF16,PQ8x4fs", "SQ8"]
+    assert automatic(1000, 30) == ["Flat", "IVF16,SQ8", "RR30,IVF16,RaBitQ", "SQ8"]
     assert automatic(1000, 32, "float16")[0] == "SQfp16"
     million = automatic(1_000_000, 384)
-    assert million == ["Flat", "IVF4096,SQ8", "RR384,IVF4096,RaBitQ", "HNSW32,SQ8", "SQ8"]
-    assert automatic(50_000_000, 384) == ["Flat", "IVF32768_HNSW32,SQ8", "RR384,IVF32768_HNSW32,RaBitQ"]
+    assert million == ["Flat", "IVF4096,SQ8", "RR384,IVF4096,RaBitQ", "IVF4096,PQ96x4fs", "HNSW32,SQ8", "SQ8"]
+    assert automatic(50_000_000, 384) == [
+        "Flat", "IVF32768_HNSW32,SQ8", "RR384,IVF32768_HNSW32,RaBitQ", "IVF32768_HNSW32,PQ96x4fs",
+    ]  # fmt: skip
     for factory in {*million, *automatic(50_000_000, 384)} - {"Flat"}:
         empty_index(factory, 384)
 

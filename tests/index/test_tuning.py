@@ -74,7 +74,11 @@ def test_measuring_stops_where_the_target_is_reached_or_nothing_more_is_found(mo
     recalls = [one.recall for one in points if one.search["refine"] == 4]
     assert recalls == sorted(recalls)
     assert recalls[-1] >= 0.99
-    assert sum(recall >= 0.99 for recall in recalls) == 1
+    assert (
+        1 <= sum(recall >= 0.99 for recall in recalls) <= 2
+    )  # the first that is good enough, and perhaps halfway to it
+    probes = [one.search["nprobe"] for one in points if one.search["refine"] == 4]
+    assert probes[-2] ** 2 == pytest.approx(probes[-1] * probes[-3], rel=0.2)
     assert points[0].recall < 0.5
     best = measured.best(points)
     assert measured.reached(best)
@@ -125,7 +129,9 @@ def test_auto_takes_the_fastest_that_reaches_the_target(small, tmp_path):
     assert measured["reached"]
     assert measured["recall"] >= 0.95
     assert measured["contexts"] == 60
-    assert {one["factory"] for one in measured["points"]} == {"Flat", "IVF64,SQ8", "RR16,IVF64,RaBitQ", "SQ8"}
+    assert {one["factory"] for one in measured["points"]} == {
+        "Flat", "IVF64,SQ8", "RR16,IVF64,RaBitQ", "IVF64,PQ4x4fs", "SQ8",
+    }  # fmt: skip
     assert measured["frontier"][-1]["recall"] == 1.0
     enough = [one["p50_ms"] for one in measured["points"] if one["worse_half"] >= 0.95]
     assert measured["p50_ms"] == min(enough)

@@ -1,11 +1,13 @@
 """Which indexes are worth trying for a response set, and which of their settings.
 
-Up to :data:`EXACT_UP_TO` responses an exact search takes some milliseconds: nothing else is tried. Beyond, four kinds
+Up to :data:`EXACT_UP_TO` responses an exact search takes some milliseconds: nothing else is tried. Beyond, five kinds
 are tried beside it, as far as they fit into memory; what they find is scored anew by the exact vectors, so a coarse
 code costs few:
 
 - ``IVF,SQ8``: cells of similar vectors, a byte a number; few cells are visited.
-- ``RR,IVF,RaBitQ``: the same, a bit a number behind a random rotation (Gao and Long 2024); smallest by far.
+- ``RR,IVF,RaBitQ``: the same, a bit a number behind a random rotation (Gao and Long 2024); small.
+- ``IVF,PQ{d/4}x4fs``: the same size, half a byte for four numbers, read 32 codes at a time (André et al. 2021); the
+  quickest of them on the million responses of docs/results/index_frontier.md. For d a multiple of 4.
 - ``HNSW,SQ8``: a graph to walk along; quick, large, and slow to build, so not beyond :data:`GRAPH_UP_TO`.
 - ``SQ8``: all codes are read; slow, and the surest. Not beyond :data:`ALL_CODES_UP_TO`.
 
@@ -86,7 +88,8 @@ def automatic(count: int, dimension: int, dtype: str = "float32") -> list[str]:
 def _with_cells(count: int, dimension: int) -> list[str]:
     cells = cells_for(count)
     coarse = f"IVF{cells}" if cells < MANY_CELLS else f"IVF{cells}_HNSW32"
-    return [f"{coarse},SQ8", f"RR{dimension},{coarse},RaBitQ"]
+    found = [f"{coarse},SQ8", f"RR{dimension},{coarse},RaBitQ"]
+    return found if dimension % 4 else [*found, f"{coarse},PQ{dimension // 4}x4fs"]
 
 
 def need(factory: str, count: int, dimension: int, dtype: str = "float32") -> Need:
