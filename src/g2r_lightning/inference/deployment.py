@@ -20,7 +20,7 @@ from g2r_lightning.cpu import cpu_multiplies_bf16
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.index import encode_rows
 from g2r_lightning.inference.graphs import CONTEXTS, RESPONSES, TEXTS
-from g2r_lightning.inference.runtimes import SUFFIXES, Format, Precision, Run, open_graph
+from g2r_lightning.inference.runtimes import SUFFIXES, Format, OpenVinoGraph, Precision, Run, open_graph
 from g2r_lightning.paths import inside
 from g2r_lightning.store.hashing import described_file
 from g2r_lightning.store.json_file import unsealed
@@ -82,6 +82,11 @@ class DeployedEncoder(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Return what a loader must know besides the weights."""
         return dict(self.settings)
+
+    def prepare(self, longest: int) -> None:
+        """Make ready for single contexts of up to so many tokens, where the runtime has a quicker way for them."""
+        if isinstance(self._contexts, OpenVinoGraph):
+            self._contexts.fix(longest)
 
     def _encode(self, run: Run, ids: Tensor, mask: Tensor, shape: Sequence[int]) -> Tensor:
         def flat(some_ids: Tensor, some_mask: Tensor) -> Tensor:

@@ -258,12 +258,14 @@ class Responder:
         return [[_reply(searched, hit) for hit in hits] for hits in found]
 
     def _prepared(self, serving: _Serving) -> _Serving:
-        """Make what no reply should wait for: the mask of the Responder's own rules, the search by codes.
+        """Make what no reply should wait for: the rules' own mask, the search by codes, an export's graphs of one text.
 
         What does not fit is told now.
         """
         serving.searched.keep(self.rules)
         serving.searched.threshold(self.rules)
+        if isinstance(serving.encoder, DeployedEncoder):
+            serving.encoder.prepare(serving.text.max_context_tokens)
         if codes := serving.encoder.describe().get("codes"):
             serving.searched.index.codes.prepare(int(codes))
         return serving
