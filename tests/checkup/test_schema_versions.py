@@ -22,6 +22,7 @@ from g2r_lightning.store import CandidateStore
 from g2r_lightning.store.json_file import unsealed
 from g2r_lightning.student import load_student
 from g2r_lightning.studies.human.key import load_key
+from g2r_lightning.studies.latency_record import CallRecord
 
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "run record": ("run/record.json", lambda root: RunFolder(root / "run").record()),
@@ -36,9 +37,10 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "change of an index": (
         "run/index/overlay/change-000001/manifest.json", lambda root: read_changes(root / "run/index", "x")
     ),
+    "timings": ("latency.jsonl", lambda root: CallRecord(root / "latency.jsonl", {"turn": 10})),
     "key of a study": ("key.json", lambda root: load_key(root / "key.json")),
 }  # fmt: skip
-WRITTEN = ("run record", "student", "index", "candidates", "scores")
+WRITTEN = ("run record", "student", "index", "candidates", "scores", "timings")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,8 @@ def artefacts(fitted, tmp_path_factory) -> Path:
         if not (root / path).exists():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text("{}")
+    (root / "latency.jsonl").unlink()
+    CallRecord(root / "latency.jsonl", {"turn": 10})
     return root
 
 

@@ -16,6 +16,8 @@ from g2r_lightning.paths import atomic_path, writable_place
 from g2r_lightning.store import differences
 from g2r_lightning.studies.latency import Call
 
+SCHEMA_VERSION = 1
+
 
 class CallRecord:
     """The file of a study's calls.
@@ -27,7 +29,7 @@ class CallRecord:
 
     Raises:
         ConfigError: it holds calls of other settings; names them.
-        DataError: it is no such file.
+        DataError: it is no such file, or of another schema version.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class CallRecord:
         self.calls: list[Call] = []
         if path.is_file() and on_existing == "resume":
             self.calls = self._read(settings)
-        lines = [{"settings": settings}, *map(asdict, self.calls)]
+        lines = [{"schema_version": SCHEMA_VERSION, "settings": settings}, *map(asdict, self.calls)]
         with atomic_path(path) as temporary:
             temporary.write_text("".join(_line(one) for one in lines), encoding="utf-8")
 
@@ -56,9 +58,13 @@ class CallRecord:
         with self.path.open(encoding="utf-8", errors="replace", newline="\n") as file:
             lines = file.readlines()  # at line feeds alone: a reply may hold other line breaks
         try:
-            held = json.loads(lines[0])["settings"]
+            head = json.loads(lines[0])
+            held, version = head["settings"], head.get("schema_version", 1)  # the first ones did not tell
         except (IndexError, ValueError, KeyError, TypeError) as error:
             raise DataError(self.path, "holds no timings; delete it, or --latency.on_existing=overwrite", 1) from error
+        if version != SCHEMA_VERSION:
+            told = f"timings of schema version {version}, this release reads {SCHEMA_VERSION}"
+            raise DataError(self.path, f"{told}; --latency.on_existing=overwrite measures again", 1)
         clashes = differences(held, json.loads(_line(settings)), "the file", "this call")
         if clashes:
             listed = "\n  ".join(clashes)
