@@ -60,7 +60,7 @@ types: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist worksteal $(PYTEST_FLAGS)
 
-# What takes minutes: compilers.
+# What takes minutes: compilers, further processes, every student with every system, the commands of long documents.
 test-slow: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -m slow $(PYTEST_FLAGS)
 

@@ -122,6 +122,7 @@ def test_two_processes_make_the_same_store(workplace: Path, whole: dict[str, Any
     assert content(workplace / "two") == whole
 
 
+@pytest.mark.slow
 def test_two_nodes_make_the_same_store(workplace: Path, whole: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = str(listening.getsockname()[1])

@@ -151,7 +151,7 @@ def test_the_batch_size_of_an_evaluation_changes_nothing(fitted, first, poly, tm
         assert all(table.equals(other) for table, other in zip(tables, found[0][1], strict=True))
 
 
-@pytest.mark.parametrize("kind", ["bi", "poly"])
+@pytest.mark.parametrize("kind", ["bi", pytest.param("poly", marks=pytest.mark.slow)])
 def test_two_processes_find_what_one_finds(fitted, first, poly, tmp_path, kind):
     """Each process encodes its share of the responses and ranks its share of the contexts."""
     flags = [] if kind == "bi" else [*POLY, f"--alias.folder={poly.parents[1]}", "--data.drop_leaks=false"]

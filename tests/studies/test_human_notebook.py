@@ -12,7 +12,7 @@ from g2r_lightning.studies.human.sheets import write_study
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "06_human_evaluation.ipynb"
 
 
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_notebook_06_runs(tmp_path, monkeypatch, own):
     import nbformat
     from nbclient import NotebookClient

@@ -20,6 +20,7 @@ def losses(folder: Path) -> list[float]:
     return [event.value for event in EventAccumulator(str(folder)).Reload().Scalars("train/loss")]
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_judge_as_one(tmp_path):
     experiment = write_metric_experiment(tmp_path)
     words = [
