@@ -6,7 +6,8 @@ come from others. They are marked as such in the index, and counted on the page;
 ones, so a set with many of them is a test of size, not of quality. Contexts are real always.
 
 Everything that takes long is kept under ``--work`` and found again: texts, vectors, each index, each measurement. The
-last row of a size is what ``index`` with ``auto`` makes of it, and how long that takes to open in a new process.
+last row of a size is what ``index`` with ``auto`` makes of it, and how long that takes to open in a new process. A
+second page tells how long whole answers take from that index, through PyTorch and the student's OpenVINO export.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from answering import encoders_of, export_into
 from g2r_lightning.cli import main as command
 from g2r_lightning.dialogue import text_key
 from g2r_lightning.errors import G2RError
@@ -32,6 +34,7 @@ from g2r_lightning.student import BiEncoder, StudentText, load_student, save_stu
 from report import write_report
 from texts import Texts
 
+HERE = Path(__file__).parent
 PLENTY = 1 << 42
 REPLACED = 1 / 3  # of a perturbed response's words
 OPEN = """
@@ -125,6 +128,7 @@ def measure_size(count: int, texts: Texts, student: Path, options: argparse.Name
     run("index", *named, *contexts, f"--index.recall={options.recall}")
     told = subprocess.run([sys.executable, "-c", OPEN, str(output)], check=True, capture_output=True, text=True).stdout
     auto = read_manifest(output)
+    export_into(output, texts, options.seed)
     return {
         "responses": count,
         "sources": sources,
@@ -132,7 +136,19 @@ def measure_size(count: int, texts: Texts, student: Path, options: argparse.Name
         "points": [point.as_dict() for point in points],
         "auto": {key: auto[key] for key in ("factory", "search", "measured", "built")},
         "opened_in_seconds": json.loads(told)["seconds"],
+        "answered": answered(output, work / "contexts.jsonl"),
     }
+
+
+def answered(index: Path, contexts: Path) -> list[dict[str, Any]]:
+    """Return the figures of whole answers, each encoder's measured in a new process."""
+    found = []
+    for encoder in encoders_of(index):
+        words = [f"--index={index}", f"--contexts={contexts}", f"--encoder={encoder}"]
+        ran = [sys.executable, str(HERE / "answering.py"), *words]
+        told = subprocess.run(ran, check=True, capture_output=True, text=True).stdout
+        found.append(json.loads(told.splitlines()[-1]))
+    return found
 
 
 def measured_points(folder: Path, student: Path, work: Path, texts: Texts, options: argparse.Namespace) -> list[Point]:
@@ -194,6 +210,24 @@ def rows_of(size: dict[str, Any], recall: float) -> list[dict[str, str]]:
     return [*rows, _row(size, f"`auto`: {auto['factory']}", auto["search"], measured, opened_in)]
 
 
+def answer_rows_of(size: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the rows of one size on the page of whole answers."""
+    measured = size["auto"]["measured"]
+    stages = ("tokenise", "encode", "search")
+    return [
+        {
+            "responses": f"{size['responses']:,}",
+            "index": size["auto"]["factory"],
+            "recall@10": f"{measured['recall']:.4f}",
+            "encoder": one["encoder"],
+            **{f"{name} ms": f"{one[f'{name}_ms']:.2f}" for name in ("p50", "p95", "p99")},
+            **{f"{name} p50 ms": f"{one[f'{name}_p50_ms']:.2f}" for name in stages},
+            "opened in s": f"{one['opened_in_seconds']:.2f}",
+        }
+        for one in size["answered"]
+    ]
+
+
 def _row(
     size: dict[str, Any], factory: str, search: dict[str, float], figures: dict[str, Any], seconds: str
 ) -> dict[str, str]:
@@ -244,11 +278,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "setting that was measured is in the JSON below."
     )
     line = "python benchmarks/index_frontier.py " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    print(
-        write_report(
-            options.page, "Recall, milliseconds and bytes of response indexes", line.strip(), about, rows, sizes
-        )
+    title = "Recall, milliseconds and bytes of response indexes"
+    print(write_report(options.page, title, line.strip(), about, rows, sizes))
+    rows = [row for size in sizes for row in answer_rows_of(size)]
+    about = (
+        f"`Responder.respond` from the words of {options.contexts} real contexts, one after the other, to 10 replies "
+        f"of the `auto` index, on {sizes[0]['answered'][0]['threads']} threads: by PyTorch, and by the OpenVINO "
+        "export, each in a new process. Opening is that of index and encoder."
     )
+    found = [{"responses": size["responses"], "answered": size["answered"]} for size in sizes]
+    print(write_report(f"{options.page}_answers", "Answers from large indexes", line.strip(), about, rows, found))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from g2r_lightning.student import BiEncoder, StudentText, save_student
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import answering
 import index_frontier
 import report
 
@@ -41,6 +42,10 @@ def test_a_set_is_filled_up_with_marked_texts_that_are_not_there_yet(tmp_path):
     assert index_frontier.write_responses(tmp_path / "s.jsonl", real, 3, 0) == {"original": 3, "perturbed": 0}
 
 
+def talks(path: Path) -> list[list[str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def test_the_page_of_a_small_set(tiny_encoder_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("G2R_DATA", raising=False)
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
@@ -50,6 +55,10 @@ def test_the_page_of_a_small_set(tiny_encoder_folder, tmp_path, monkeypatch, cap
         "--responses", str(SIZE), "--contexts", "120", "--recall", "0.9", "--student", f"{tmp_path}/student",
         "--factories", "Flat", "IVF16,SQ8", "--work", f"{tmp_path}/work",
     ]  # fmt: skip
+    monkeypatch.setattr(index_frontier, "export_into", lambda *_: None)  # tests/inference has exports
+    monkeypatch.setattr(
+        index_frontier, "answered", lambda index, contexts: [answering.measure(index, "pytorch", talks(contexts), 5)]
+    )
     index_frontier.main(flags)
     page = (tmp_path / "results/index_frontier.md").read_text()
     found = json.loads(page.partition("```json\n")[2].removesuffix("\n```\n"))["results"][0]
@@ -58,6 +67,13 @@ def test_the_page_of_a_small_set(tiny_encoder_folder, tmp_path, monkeypatch, cap
     assert {point["factory"] for point in found["points"]} == {"Flat", "IVF16,SQ8"}
     assert found["auto"]["factory"] == "Flat"
     assert 0 < found["opened_in_seconds"] < 20
+    (answers,) = found["answered"]
+    assert (answers["encoder"], answers["replies"]) == ("pytorch", 120)
+    assert 0 < answers["p50_ms"] <= answers["p95_ms"] <= answers["p99_ms"]
+    parts = sum(answers[f"{stage}_p50_ms"] for stage in ("tokenise", "encode", "search"))
+    assert 0.5 * answers["p50_ms"] < parts < 1.5 * answers["p50_ms"]
+    second = (tmp_path / "results/index_frontier_answers.md").read_text()
+    assert f"| 2,000 | Flat | 1.0000 | pytorch | {answers['p50_ms']:.2f} |" in second
     table = [line for line in page.splitlines() if line.startswith("| 2,000")]
     assert len(table) == 3
     assert "| IVF16,SQ8 | nprobe " in table[1]

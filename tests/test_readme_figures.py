@@ -57,3 +57,17 @@ def test_every_figure_is_a_result() -> None:
         scored("blenderbot_small"),
         scored("gpt2"),
     ]
+
+
+def rows_of(name: str) -> list[list[str]]:
+    text = (ROOT / f"docs/results/{name}.md").read_text(encoding="utf-8")
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][2:]
+
+
+def test_the_sentence_on_answers_is_a_result() -> None:
+    told = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split("An answer from a million")[1].split())
+    shown = re.findall(r"(\d+\.\d+) ms|recall@10 of (\d\.\d+)", told.split("Goals,")[0])
+    found = next(row for row in rows_of("index_frontier_answers") if row[0] == "1,000,000" and "openvino" in row[3])
+    added = next(row for row in rows_of("serve_load") if row[0].startswith("added at one client"))
+    p50, p99 = (f"{float(found[place]):.1f}" for place in (4, 6))
+    assert [one or other for one, other in shown] == [p50, p99, f"{float(found[2]):.3f}", f"{float(added[1][:-3]):.1f}"]
