@@ -128,6 +128,23 @@ def test_control_characters_do_not_reach_the_terminal(talk):
     assert "\x1b" not in out
 
 
+def test_nor_do_those_of_a_source(talk, place, tmp_path):
+    shutil.copytree(place / "runs/quickstart", tmp_path / "run")
+    (tmp_path / "new.jsonl").write_text(json.dumps({"text": "good dog", "source": "\x1b]0;title\x07us"}))
+    assert main(["index", "add", f"--folder={tmp_path}/run/index", f"--input={tmp_path}/new.jsonl"]) == 0
+    flags = (f"--chat.index={tmp_path}/run/index", "--rules.where=text = 'good dog'", "--chat.k=2")
+    status, out = talk("hi\n/why\n", *flags)
+    assert (status, "\x1b" in out, "\x07" in out) == (0, False, False)
+    assert "\ufffd]0;title\ufffdus" in out
+
+
+def test_an_input_that_is_closed_ends_the_chat(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["chat", "--chat.index=runs/quickstart/index"]) == 0
+    assert "bot> " not in capsys.readouterr().out
+
+
 def test_the_commands_of_the_document_run(talk):
     for words in commands("docs/chat.md"):
         piped = words.index("|") if "|" in words else None

@@ -73,15 +73,29 @@ def test_responses_come_and_go_and_are_folded_in(fitted_run, tmp_path, caplog):
         (["remove", '--texts=["nobody said this"]'], "no response 'nobody said this' in the set"),
         (["compact", "--output=."], "is there already"),
         (["calibrate"], "needs the section 'data'"),
+        (["add", "--input=new.txt", '--values={"a": {}}'], "--values: a={} is nothing that a filter could ask about"),
+        (["add", "--input=new.txt", f'--values={{"a": {2**70}}}'], f"--values: a={2**70} is nothing"),
+        (["compact", "--output=index/inside"], "index/inside: lies in the index itself"),
         (["add", "--inputs=x"], "unknown key 'inputs'; did you mean 'input'?"),
     ],
 )
 def test_what_cannot_be_done_is_told(fitted_run, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(fitted_run)
+    (fitted_run / "new.txt").write_text("good dog\n")
     before = left(fitted_run)
     assert change(fitted_run, *arguments) == 2
     assert message in capsys.readouterr().err
     assert left(fitted_run) == before
+
+
+def test_the_folder_one_stands_in_is_changed_like_any_other(fitted_run, tmp_path, monkeypatch, caplog):
+    (tmp_path / "new.txt").write_text("bad \x1b[31m dog\n")
+    monkeypatch.chdir(fitted_run / "index")
+    for words in (["add", f"--input={tmp_path}/new.txt"], ["remove", '--patterns=["bad"]'], ["compact"]):
+        assert main(["index", *words, "--folder=."]) == 0
+    assert "\n  bad \ufffd[31m dog" in caplog.text  # what was removed is told, without steering the terminal
+    assert not (fitted_run / "index/overlay").exists()
+    assert [path.name for path in fitted_run.glob(".*")] == []
 
 
 def test_an_index_that_is_not_there(tmp_path, capsys):

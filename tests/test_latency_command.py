@@ -13,8 +13,9 @@ import yaml
 
 from g2r_lightning.cli import main
 from g2r_lightning.commands.latency import students
-from g2r_lightning.errors import ConfigError
+from g2r_lightning.errors import ConfigError, DataError
 from g2r_lightning.inference import Responder
+from g2r_lightning.studies.latency_record import CallRecord
 from test_readme import commands, ours
 from tiny import WORDS, write_encoder_decoder
 
@@ -120,6 +121,26 @@ def test_what_cannot_be_measured_is_refused(place, capsys):
     few = refused(*named, "--latency.teachers=[teacher]", "--latency.max_tokens=9")
     assert "--latency.max_tokens=9: the decoding 'beam' writes at least 20 tokens" in few
     assert "no response index here" in refused(*named, "--latency.index=nowhere")
+    assert "--latency.device=nothing: not to be had here" in refused(
+        *named, "--latency.teachers=[teacher]", "--latency.device=nothing"
+    )
+    shutil.copytree("teacher", "damaged")
+    Path("damaged/model.safetensors").write_text("nothing")
+    assert "damaged: this folder holds no model" in refused(*named, "--latency.teachers=[damaged]")
+    shutil.rmtree("damaged")
+    shutil.copytree("teacher", "bare")
+    Path("bare/tokenizer_config.json").unlink()  # its padding is a new token then
+    assert "bare: its tokenizer marks texts with" in refused(*named, "--latency.teachers=[bare]")
+    shutil.rmtree("bare")
+
+
+@pytest.mark.parametrize("line", ['{"system": "ghost", "context": 0}', '{"system": "student", "context": "a"}'])
+def test_a_line_that_is_no_timed_call_is_named(tmp_path, line):
+    record, call = CallRecord(tmp_path / "calls", {"student": {}}), {"seconds": 1.0, "stages": {}, "reply": "hi"}
+    with record.path.open("a") as file:
+        file.write(json.dumps({**json.loads(line), **call}) + "\n")
+    with pytest.raises(DataError, match=r"calls:2: damaged \(no timed call of a system"):
+        CallRecord(tmp_path / "calls", {"student": {}})
 
 
 def test_the_commands_of_the_document_run(place):

@@ -13,9 +13,14 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from safetensors import SafetensorError
+
 from g2r_lightning.errors import ConfigError, G2RError
 
 _PACKAGE = "package:"
+
+UNREADABLE = (OSError, ValueError, KeyError, UnpicklingError, SafetensorError)
+"""What transformers makes of folders that hold no model, or a damaged one."""
 
 
 def resolve_model(name: str, setting: str = "teacher.init_args.name_or_path") -> str:

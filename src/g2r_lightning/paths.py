@@ -31,13 +31,16 @@ _WORDS = (
 def resolve_path(path: str | Path) -> Path:
     """Return the path, with ``package:sample/...`` pointing into the installed package.
 
-    >>> resolve_path("package:sample").name
-    'sample'
+    ``.`` and ``..`` become what they stand for: what is written beside a folder bears its name.
+
+    >>> resolve_path("package:sample").name, resolve_path(".") == Path.cwd()
+    ('sample', True)
     """
     text = str(path)
     if text.startswith(PACKAGE_PREFIX):
         return Path(str(resources.files("g2r_lightning"))) / text.removeprefix(PACKAGE_PREFIX)
-    return Path(text).expanduser()
+    path = Path(text).expanduser()
+    return path if path.name not in ("", "..") else path.resolve()
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -214,6 +217,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     Raises:
         G2RError: another process is making this folder, or it cannot be written.
     """
+    folder = folder.resolve() if folder.is_symlink() else folder  # the link goes on leading to it
     _tidy(folder)
     mark = uuid.uuid4().hex[:8]
     fresh, old = (folder.with_name(f".{folder.name}-{state}-{mark}") for state in ("new", "old"))

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from g2r_lightning.dialogue.text import printable
 from g2r_lightning.metrics import Interval, paired_bootstrap
 from g2r_lightning.runs import RunFolder
 
@@ -122,9 +123,9 @@ def _print_replies(console: Console, run: RunFolder) -> None:
     for row, was in changed[step // 2 :: step][:SHOWN]:
         console.print()
         for turn in row["context"][-3:]:
-            console.print(f"  > {turn}", highlight=False, markup=False)
+            console.print(f"  > {printable(turn)}", highlight=False, markup=False)
         for name, reply in (("untrained", was), ("trained", row["reply"]), ("human", row["response"])):
-            console.print(f"    {name:>9}: {reply}", highlight=False, markup=False)
+            console.print(f"    {name:>9}: {printable(reply)}", highlight=False, markup=False)
     console.print()
 
 

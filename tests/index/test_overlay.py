@@ -183,6 +183,16 @@ def test_folding_in_gives_the_same_answers_and_one_plain_index(folder):
     assert "recall" not in manifest  # it was measured on another set
 
 
+def test_folding_in_behind_a_link_leaves_the_link(folder, tmp_path):
+    (tmp_path / "current").symlink_to(folder, target_is_directory=True)
+    add_responses(tmp_path / "current", table_of(["a cat"]))
+    assert compact(tmp_path / "current") == 7
+    assert (tmp_path / "current").is_symlink()
+    assert not (folder / "overlay").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "index"]
+    assert replies(tmp_path / "current") == replies(folder)
+
+
 def test_folding_in_elsewhere_leaves_the_index_as_it_is(folder, tmp_path):
     add_responses(folder, table_of(["a cat"]))
     compact(folder, tmp_path / "else" / "where")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,6 +63,7 @@ def test_a_candidate_store_is_a_response_set(tmp_path):
         ('["a"]\n', r"r\.jsonl:1: expected an object"),
         ('{"response": "a"}\n{\n', r"r\.jsonl:2: no JSON"),
         ('{"text": "\\ud83d"}\n', r"r\.jsonl:1: half of a surrogate pair"),
+        ('{"text": "a"}\n{"text": "b", "source": "\\ud83d"}\n', r"r\.jsonl:2: half of a surrogate pair"),
     ],
 )
 def test_lines_that_hold_no_response_are_named(tmp_path, text, named):
@@ -86,6 +88,24 @@ def test_parquet_that_does_not_serve_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(G2RError, match=r"r\.parquet: unreadable"):
         list(ResponseStream(path, "said"))
+
+
+def test_times_are_kept_as_python_has_them_and_what_no_filter_reads_is_left_out(tmp_path):
+    path = tmp_path / "r.parquet"
+    table = pa.table({
+        "text": ["a"], "at": pa.array([1577836800123456789], pa.timestamp("ns")),
+        "took": pa.array([1], pa.duration("s")),
+    })  # fmt: skip
+    table = table.append_column("twice", pa.array([1])).append_column("twice", pa.array([2]))
+    pq.write_table(table, path)
+    stream = ResponseStream(path)
+    assert list(stream.rows()) == [("a", "approved", datetime(2020, 1, 1, microsecond=123456))]
+    assert stream.schema == pa.schema([("at", pa.timestamp("us"))])
+    with pytest.raises(G2RError, match="'twice' cannot be filtered: several columns have this name"):
+        list(ResponseStream(path, columns=["twice"]).rows())
+    pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), path)
+    with pytest.raises(G2RError, match=r"r\.parquet: unreadable"):
+        list(ResponseStream(path).rows())
 
 
 def test_inputs_that_are_not_there(tmp_path):

@@ -109,6 +109,15 @@ def test_what_cannot_be_said_leaves_the_history_alone(chat):
     assert silent.history == []
 
 
+def test_numbers_of_thousands_of_digits_are_no_numbers(chat):
+    for line in ("/k 0", "/k -1", "/k ٣", "/k " + "9" * 5000):
+        assert not chat.handle(line).ok
+    chat.handle("hi")
+    for line in ("/choose 3", "/choose " + "9" * 5000, "/why " + "9" * 5000):
+        assert chat.handle(line) == Told("name a reply by its number, 1 to 2", ok=False)
+    assert chat.k == 2
+
+
 def test_commands_that_do_not_exist_and_lines_with_slashes(chat, bot):
     assert "did you mean /undo?" in chat.handle("/udno").text
     assert "/help lists them" in chat.handle("/xyz").text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import faiss
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from g2r_lightning.index import ResponseIndex
+from g2r_lightning.index.faiss_search import read_mapped
 from g2r_lightning.inference import faiss_folder
 from g2r_lightning.inference.faiss_folder import export_faiss
 
@@ -42,6 +44,26 @@ def test_faiss_and_pyarrow_find_what_the_index_finds(factory, index, tmp_path, m
         np.testing.assert_array_equal(rows, np.argsort(-query @ index.embeddings.T, axis=1)[:, :5])
     np.testing.assert_allclose(scores, np.take_along_axis(query @ index.embeddings.T, rows, axis=1), rtol=1e-5)
     assert (manifest["factory"], manifest["checkpoint"], manifest["responses"]) == (factory, "a.ckpt", COUNT)
+
+
+def test_lists_that_lie_in_a_file_of_their_own_come_along(index, tmp_path):
+    from faiss.contrib.ondisk import merge_ondisk
+
+    made = faiss.index_factory(DIMENSION, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
+    made.train(index.embeddings)
+    empty = faiss.clone_index(made)
+    made.add(index.embeddings)
+    (tmp_path / "own").mkdir()
+    faiss.write_index(made, str(tmp_path / "part"))
+    merge_ondisk(empty, [str(tmp_path / "part")], str(tmp_path / "own/index.ivfdata"))
+    faiss.write_index(empty, str(tmp_path / "own/index.faiss"))
+    mapped = read_mapped(tmp_path / "own/index.faiss")
+    own = ResponseIndex(index.texts, index.sources, index.embeddings, "IVF4,Flat", mapped, {"nprobe": 4}, checked=True)
+    export_faiss(tmp_path / "out", own, {"class": "BiEncoder"}, "tiny", {})
+    shutil.rmtree(tmp_path / "own")
+    held = faiss.read_index(str(tmp_path / "out/index.faiss"))
+    query = index.embeddings[:3]
+    np.testing.assert_array_equal(held.search(query, 5)[1], np.argsort(-query @ index.embeddings.T, axis=1)[:, :5])
 
 
 def test_the_lines_of_its_readme_run_and_need_nothing_else(index, tmp_path, monkeypatch, capsys):

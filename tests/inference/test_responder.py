@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -89,6 +91,20 @@ def test_half_a_character_and_a_persona_in_one_string_are_refused(bot):
         bot.respond(["hi"], persona=["\udfff"])
     with pytest.raises(ValueError, match="persona is a list of lines"):
         bot.respond(["hi"], persona="i love dog")
+
+
+def test_what_can_be_read_but_once_is_no_context(bot):
+    for context in (iter(["hi"]), {"hi": 1}):
+        with pytest.raises(ValueError, match="a context is a list"):
+            bot.respond(context)
+    with pytest.raises(ValueError, match="persona is a list of lines"):
+        bot.respond(["hi"], persona=iter(["i have a dog"]))
+
+
+@pytest.mark.parametrize("k", [1.5, "2", None, True])
+def test_what_is_no_count_is_named(bot, k):
+    with pytest.raises(ValueError, match=re.escape(f"k={k!r}: a whole number of at least 1")):
+        bot.respond(["hi"], k)
 
 
 def test_counts_out_of_range(bot):

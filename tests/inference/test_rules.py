@@ -188,6 +188,17 @@ def test_masks_are_made_once_and_few_are_kept(bot, monkeypatch):
     assert len(ruled._masks) <= 32
 
 
+def test_a_block_file_that_was_changed_is_read_again(bot, tmp_path):
+    listed = tmp_path / "never.txt"
+    listed.write_text("yes\n")
+    rules = ReplyRules(block_file=str(listed))
+    first = RuledIndex(bot.index)
+    assert first.count(rules) == len(TEXTS) - 2
+    listed.write_text("yes\ngood dog\n")
+    assert RuledIndex(bot.index).count(rules) == len(TEXTS) - 3
+    assert first.count(rules) == len(TEXTS) - 2  # masks are kept
+
+
 def test_in_memory_there_is_nothing_to_reload(bot):
     assert not bot.outdated
     with pytest.raises(G2RError, match="made in memory"):

@@ -153,8 +153,8 @@ def test_decodings_are_those_of_the_authors_baselines():
 
 
 def test_no_number_is_lost_in_the_record(tmp_path):
-    record = CallRecord(tmp_path / "latency.jsonl", {"versions": ("torch", 2)})
+    record = CallRecord(tmp_path / "latency.jsonl", {"versions": ("torch", 2), "a": {}})
     call = Call("a", 0, 0.1 + 0.2, {"encode": 1 / 3}, "😀")
     record.add(call)
     assert json.loads((tmp_path / "latency.jsonl").read_text().splitlines()[1])["seconds"] == call.seconds
-    assert CallRecord(tmp_path / "latency.jsonl", {"versions": ["torch", 2]}).calls == [call]
+    assert CallRecord(tmp_path / "latency.jsonl", {"versions": ["torch", 2], "a": {}}).calls == [call]

@@ -8,11 +8,12 @@ from contextlib import suppress
 
 from rich.console import Console
 
-from g2r_lightning.commands.chat_view import printable, show, show_explanation
+from g2r_lightning.commands.chat_view import show, show_explanation
 from g2r_lightning.commands.reasons import Reasons
 from g2r_lightning.commands.run_index import index_folder
 from g2r_lightning.commands.second_stage import rerank_of, rules_of
 from g2r_lightning.configuration import ExperimentCLI
+from g2r_lightning.dialogue.text import printable
 from g2r_lightning.errors import G2RError
 from g2r_lightning.inference import Responder
 from g2r_lightning.inference.chat import Asked, Conversation, Ended
@@ -53,6 +54,8 @@ def lines(console: Console) -> Iterator[str]:
     Raises:
         G2RError: the input is no UTF-8 text.
     """
+    if sys.stdin is None:  # closed by whoever started this
+        return
     try:
         if sys.stdin.isatty():
             yield from _typed(console)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from g2r_lightning.dialogue.text import printable
 from g2r_lightning.inference.chat import Answered, Told
 from g2r_lightning.inference.why import Explanation, Neighbour
 
@@ -27,7 +28,7 @@ def show(console: Console, outcome: Answered | Told) -> None:
         for place, reply in enumerate(outcome.replies, start=1):
             second = [] if reply.rerank_score is None else [f"{reply.rerank_score:.2f}"]
             score = f"{reply.score:.2f}"
-            table.add_row(str(place), *second, score, Text(reply.source), Text(printable(reply.text)))
+            table.add_row(str(place), *second, score, Text(printable(reply.source)), Text(printable(reply.text)))
         console.print(table)
 
 
@@ -38,9 +39,8 @@ def show_explanation(console: Console, found: Explanation) -> None:
     if found.teacher is not None:
         told = f"{found.teacher.score:.3f} ({found.teacher.what})"
     second = "" if found.reply.rerank_score is None else f", second stage {found.reply.rerank_score:.3f}"
-    console.print(
-        f"  source {found.reply.source}, student {found.reply.score:.3f}{second}, teacher {told}", markup=False
-    )
+    source = printable(found.reply.source)
+    console.print(f"  source {source}, student {found.reply.score:.3f}{second}, teacher {told}", markup=False)
     if found.occurrences:
         title = f"written for {found.occurrences:,} of {found.known:,} training contexts, the nearest:"
         _show(console, title, found.written_for)
@@ -48,15 +48,6 @@ def show_explanation(console: Console, found: Explanation) -> None:
         console.print("  no training context had it as a candidate", style="dim")
     title = f"nearest of {found.compared:,} training contexts ({found.known:,} are known), and what was said there:"
     _show(console, title, found.nearest)
-
-
-def printable(text: str) -> str:
-    r"""Return a text without the control characters that would steer the terminal; line breaks stay.
-
-    >>> printable("a\x1b[31mb\nc")
-    'a\ufffd[31mb\nc'
-    """
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
 def _show(console: Console, title: str, neighbours: Sequence[Neighbour]) -> None:
@@ -68,7 +59,7 @@ def _show(console: Console, title: str, neighbours: Sequence[Neighbour]) -> None
             "" if one.similarity is None else f"{one.similarity:.3f}",
             Text(printable(context if len(one.lines) <= LINES_SHOWN else f"... / {context}")),
             Text(printable(one.response)),
-            Text(one.source),
+            Text(printable(one.source)),
             "" if one.teacher_score is None else f"{one.teacher_score:.3f}",
         )
     console.print(table)

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from g2r_lightning.config_errors import innermost
+from g2r_lightning.dialogue.text import printable
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.sections import CompareSettings
@@ -88,4 +89,4 @@ def _print(found: Comparison, contexts: int) -> None:
             for one in some:
                 console.print(f"  {one.set_name}: {one.example_id}", highlight=False, markup=False)
                 for line in context_lines(one):
-                    console.print(f"    {line}", highlight=False, markup=False, soft_wrap=True)
+                    console.print(f"    {printable(line)}", highlight=False, markup=False, soft_wrap=True)

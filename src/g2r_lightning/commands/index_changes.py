@@ -13,6 +13,7 @@ import pyarrow as pa
 from g2r_lightning.commands.export_source import lists_to_measure
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
+from g2r_lightning.dialogue.text import half_character, printable
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseStream
 from g2r_lightning.index.abstention import Criterion, calibrate_abstention, score_contexts, store_abstention
@@ -22,6 +23,7 @@ from g2r_lightning.index.compaction import compact
 from g2r_lightning.index.conditions import parse_condition
 from g2r_lightning.index.edit import add_responses, remove_responses, rows_of
 from g2r_lightning.index.folder import load_indexed_student, read_manifest
+from g2r_lightning.index.metadata import repeated
 from g2r_lightning.index.overlay import LiveIndex, load_live
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.runs import RunFolder
@@ -71,10 +73,12 @@ def responses_of(settings: AddSettings) -> pa.Table:
     for name, value in (settings.values or {}).items():
         if name in table.column_names:
             raise ConfigError(f"--values: the responses tell their own '{name}'; take it out of one of them")
-        try:
-            table = table.append_column(name, pa.array([value] * len(table)))
-        except (pa.ArrowException, TypeError) as error:
-            raise ConfigError(f"--values: {name}={value!r} is nothing that a column can hold ({error})") from error
+        if (column := repeated(value, len(table))) is None or half_character(name):
+            raise ConfigError(
+                f"--values: {name}={value!r} is nothing that a filter could ask about: give a text, a number, true or "
+                "false, a date, or a list of texts"
+            )
+        table = table.append_column(name, column)
     return table
 
 
@@ -88,7 +92,9 @@ def remove(cli: ExperimentCLI, folder: Path) -> None:
     if not (settings.where or settings.texts or settings.patterns or settings.file):
         raise ConfigError("name what to remove: --where, --texts, --patterns or --file")
     texts = remove_responses(folder, lambda live: rows_to_remove(live, settings, folder))
-    told = "".join(f"\n  {text}" for text in texts[:5]) + (f"\n  and {len(texts) - 5} more" if len(texts) > 5 else "")
+    told = "".join(f"\n  {printable(text)}" for text in texts[:5]) + (
+        f"\n  and {len(texts) - 5} more" if len(texts) > 5 else ""
+    )
     log.info("%s: removed %d responses, it has %d now%s", folder, len(texts), len(load_live(folder)), told)
 
 

@@ -24,6 +24,7 @@ from g2r_lightning.inference import Responder
 from g2r_lightning.inference.deployment import DEPLOYED, FORMATS, MANIFEST, load_for_index
 from g2r_lightning.inference.deployment import read_manifest as read_export
 from g2r_lightning.inference.rerank import Reranker
+from g2r_lightning.inference.rerank.base import place_for
 from g2r_lightning.runs import environment
 from g2r_lightning.sections import LatencySettings
 from g2r_lightning.store.hashing import texts_hash
@@ -135,8 +136,8 @@ def teachers(cli: ExperimentCLI, settings: LatencySettings) -> list[TeacherSyste
     systems = []
     for name, generator in found.items():
         if isinstance(generator, Teacher):
-            generator.to(settings.device)
-        for decoding in settings.decodings:
+            generator.to(place_for(settings.device, "--latency.device"))
+        for decoding in dict.fromkeys(settings.decodings):
             sampling = sampling_of(decoding, own_sampling, settings.max_tokens)
             generator.check(sampling)
             systems.append(TeacherSystem(f"{name} {decoding}", generator, sampling, seed))

@@ -35,6 +35,15 @@ def half_character(text: str) -> bool:
     return False
 
 
+def printable(text: str) -> str:
+    r"""Return a text without the control characters that would steer the terminal; line breaks stay.
+
+    >>> printable("a\x1b[31mb\nc")
+    'a\ufffd[31mb\nc'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
 def normalised(text: str) -> str:
     """Return the words of a text alone: case, punctuation and spacing forgotten.
 

@@ -63,6 +63,8 @@ def compact(folder: Path, output: Path | None = None, limit: int | None = None) 
     """
     if output is not None and output.exists():
         raise G2RError(f"{output}: is there already; name another place, or leave it out to replace {folder}")
+    if output is not None and output.resolve().is_relative_to(folder.resolve()):
+        raise G2RError(f"{output}: lies in the index itself; name a place outside of it, or leave it out to replace it")
     place = output or folder
     with alone_with(folder) as live:
         verify(folder)  # what is built anew gets new checksums: nothing that changed may be blessed with them

@@ -23,6 +23,8 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Keep = npt.NDArray[np.bool_]
 REFINE, QUERY_BITS = "refine", "qb"
+FRACTIONAL = ("k_factor_rf",)  # search parameters that need not be whole
+MOST = 2**31 - 1  # of any search parameter
 LISTS = "index.ivfdata"  # inverted lists that were merged on disk, beside the index
 
 
@@ -164,8 +166,9 @@ def set_search(index: Any, factory: str, search: Mapping[str, float]) -> None:
             RaBitQ reads. ``refine`` is not FAISS's and is passed over.
 
     Raises:
-        ConfigError: the index has no such parameter.
+        ConfigError: the index has no such parameter, or none of this value.
     """
+    check_search(search)
     wanted = {name: value for name, value in search.items() if name != REFINE}
     try:
         _set(index, wanted)
@@ -175,6 +178,21 @@ def set_search(index: Any, factory: str, search: Mapping[str, float]) -> None:
             f"the index {factory!r} has no search parameters {told}: HNSW knows efSearch, IVF knows nprobe, RaBitQ "
             "knows qb; refine, how many times too many are found and rescored exactly, all of them know"
         ) from error
+
+
+def check_search(search: Mapping[str, float]) -> None:
+    """Refuse values that FAISS takes and then fails of at the first search; of ``qb`` above 8 it ends the process.
+
+    Raises:
+        ConfigError: names the parameter and what it may be.
+    """
+    for name, value in search.items():
+        least, most = (0, 8) if name == QUERY_BITS else (1, MOST)
+        whole = name not in FRACTIONAL
+        if not least <= value <= most or (whole and value != int(value)):
+            kind = "a whole number" if whole else "a number"
+            told = f"of at least {least}" if most == MOST else f"from {least} to {most}"
+            raise ConfigError(f"search parameter {name}={value:g}: {kind} {told}")
 
 
 def _set(index: Any, wanted: Mapping[str, float]) -> None:

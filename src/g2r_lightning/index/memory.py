@@ -57,7 +57,10 @@ def need_of(factory: str, count: int, dimension: int, training: int) -> Need:
         ConfigError: FAISS does not know the factory string.
     """
     empty = empty_index(factory, dimension)
-    size = index_bytes(empty, count)
+    try:
+        size = index_bytes(empty, count)
+    except RuntimeError as error:  # a graph without links: FAISS makes it, and fails when it is asked anything
+        raise _refusal(factory, dimension, error) from error
     work = min(BLOCK, count) * 4 * dimension + TRAINING_COPIES * training * 4 * dimension
     cells = cells_of(empty)
     if cells is None:
@@ -76,10 +79,18 @@ def empty_index(factory: str, dimension: int) -> Any:
     import faiss
 
     try:
-        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ConfigError(f"faiss cannot build {factory!r} for vectors of {dimension} dimensions: {reason}") from error
+        raise _refusal(factory, dimension, error) from error
+    cells = cells_of(index)
+    if cells is not None and not cells.nlist:
+        raise _refusal(factory, dimension, "there are no cells to put them into")
+    return index
+
+
+def _refusal(factory: str, dimension: int, reason: object) -> ConfigError:
+    told = str(reason).strip().splitlines()[-1]
+    return ConfigError(f"faiss cannot build {factory!r} for vectors of {dimension} dimensions: {told}")
 
 
 def cells_of(index: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -118,6 +119,24 @@ def of_kind(value: Any, kept: pa.DataType) -> Any:
     return float(value) if value is not None and pa.types.is_floating(kept) else value
 
 
+def repeated(value: Any, count: int) -> pa.Array | None:
+    """Return a column with one value in every row, or ``None`` for what no filter asks about.
+
+    >>> repeated(["a"], 2).to_pylist(), repeated({"a": 1}, 2), repeated(None, 1).type
+    ([['a'], ['a']], None, DataType(string))
+
+    Args:
+        value: of JSON, or a date.
+        count: of rows.
+    """
+    if value is None:
+        return pa.nulls(count, pa.string())
+    kind = kind_of(value)
+    if kind is not None:
+        return pa.array([value] * count, _TYPES[kind])
+    return pa.array([value] * count, pa.scalar(value).type) if isinstance(value, date) else None
+
+
 def kept_type(found: pa.DataType) -> pa.DataType | None:
     """Return the type in which a Parquet column is kept, or ``None`` for one that no filter asks about."""
     types = pa.types
@@ -127,8 +146,15 @@ def kept_type(found: pa.DataType) -> pa.DataType | None:
         return pa.string()
     if types.is_list(found) or types.is_large_list(found):
         return LIST if kept_type(found.value_type) == pa.string() else None
+    if types.is_timestamp(found) and found.unit == "ns":
+        return pa.timestamp("us", found.tz)  # as exact as Python's own times, which replies carry
+    if types.is_time64(found):
+        return pa.time64("us")
+    if types.is_float16(found):
+        return pa.float32()
+    spans = types.is_duration(found) or types.is_interval(found)  # nobody writes those down
     plain = types.is_boolean(found) or types.is_integer(found) or types.is_floating(found) or types.is_temporal(found)
-    return found if plain else None
+    return found if plain and not spans else None
 
 
 def parquet_schema(
@@ -141,7 +167,9 @@ def parquet_schema(
     """
     others = [field for field in found if field.name not in set(passed_over)]
     kept = {field.name: kept_type(field.type) for field in others}
-    faults = {key: f"it is of the type {found.field(key).type}" for key, type_ in kept.items() if type_ is None}
+    faults = {field.name: f"it is of the type {field.type}" for field in others if kept[field.name] is None}
+    for twice in {one.name for one in others if found.names.count(one.name) > 1}:
+        kept[twice], faults[twice] = None, "several columns have this name"
     for key in wanted or ():
         if key not in kept:
             raise ConfigError(f"{name}: no column '{key}' beside the responses; it has {', '.join(found.names)}")

@@ -24,7 +24,16 @@ from torch import Tensor
 
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.index.columns import TextColumn, joined_table
-from g2r_lightning.index.faiss_search import REFINE, FlatSearch, Keep, Rows, found_rows, set_search, threads_for
+from g2r_lightning.index.faiss_search import (
+    REFINE,
+    FlatSearch,
+    Keep,
+    Rows,
+    check_search,
+    found_rows,
+    set_search,
+    threads_for,
+)
 from g2r_lightning.index.poly_search import CodeSearch
 from g2r_lightning.metrics import ScoreBlock
 from g2r_lightning.student.poly_encoder import attends
@@ -109,11 +118,9 @@ class ResponseIndex:
         """Change search parameters; those that are not named stay.
 
         Raises:
-            ConfigError: the index has no such parameter, or ``refine`` is below 1.
+            ConfigError: the index has no such parameter, or none of this value.
         """
-        refine = search.get(REFINE, self.search_parameters.get(REFINE, 1))
-        if refine < 1 or refine != int(refine):
-            raise ConfigError(f"search parameter refine={refine}: a whole number of at least 1")
+        check_search(search)
         if self.faiss_index is not None:
             set_search(self.faiss_index, self.factory, search)
         self.search_parameters = {**self.search_parameters, **search}

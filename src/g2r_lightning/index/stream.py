@@ -193,7 +193,7 @@ class ResponseStream:
                 wanted = " or ".join(f'"{name}"' for name in names)
                 another = f"another one: --{self._section}.field=NAME"
                 raise DataError(self.path, f"expected an object with the text {wanted}; {another}", number)
-            if half_character(text):
+            if half_character(text) or (isinstance(source := record.get("source"), str) and half_character(source)):
                 raise DataError(self.path, "half of a surrogate pair, which is no valid Unicode", number)
             yield number, record, text
 
@@ -211,7 +211,10 @@ class ResponseStream:
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
                 texts = batch.column(column).to_pylist()
                 told = batch.column("source").to_pylist() if sourced else [None] * len(texts)
-                values = [batch.column(each.name).cast(each.type).to_pylist() for each in kept]
+                values = [
+                    batch.column(each.name).cast(each.type, safe=not pa.types.is_temporal(each.type)).to_pylist()
+                    for each in kept
+                ]
                 for text, source, *others in zip(texts, told, *values, strict=True):
                     row[0] += 1
                     if not isinstance(text, str):
@@ -223,7 +226,7 @@ class ResponseStream:
         """Turn what a reader of Parquet says into an error that names the file and the last row that was read."""
         try:
             yield
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
             raise DataError(path, f"unreadable after row {row[0]} ({error})") from error
 
 

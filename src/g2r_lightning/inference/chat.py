@@ -25,6 +25,7 @@ COMMANDS = {
     "/help": ("/help", "this list"),
     "/quit": ("/quit", "end"),
 }
+MOST_DIGITS = 9  # Python itself refuses thousands of them with an error of its own
 
 
 class Answer(Protocol):
@@ -211,5 +212,6 @@ class Conversation:
 
 
 def _number(text: str) -> int | None:
-    """Return a whole number of 1 or more, or ``None``."""
-    return int(text) if text.isdecimal() and text.isascii() and int(text) > 0 else None
+    """Return a whole number of 1 or more, or ``None``; of so many digits none is a number of replies."""
+    readable = text.isdecimal() and text.isascii() and len(text) <= MOST_DIGITS
+    return int(text) if readable and int(text) > 0 else None

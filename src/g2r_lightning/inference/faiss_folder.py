@@ -83,7 +83,7 @@ def export_faiss(
     if importlib.util.find_spec("faiss") is None:
         raise ConfigError("`export --format=faiss` needs faiss: pip install faiss-cpu")
 
-    built = _flat(index.embeddings) if index.exact else index.faiss_index
+    built = _flat(index.embeddings) if index.exact else _whole(index.faiss_index)
     dimension = int(index.embeddings.shape[1])
     about = {
         "created_by": f"g2r_lightning {__version__}",
@@ -120,6 +120,26 @@ def _flat(embeddings: Vectors) -> Any:
     for piece in _pieces(len(embeddings)):
         flat.add(np.ascontiguousarray(embeddings[piece], np.float32))
     return flat
+
+
+def _whole(index: Any) -> Any:
+    """Return an index that is one file when it is written: lists that lie in a file of their own are read into memory.
+
+    FAISS would else write down where that file lies, and whoever reads the export would open ours, to write to it.
+    """
+    import faiss
+
+    cells = faiss.try_extract_index_ivf(index)
+    if cells is None:
+        return index
+    apart = faiss.downcast_InvertedLists(cells.invlists)
+    if isinstance(apart, faiss.OnDiskInvertedLists):
+        held = faiss.ArrayInvertedLists(int(cells.nlist), int(cells.code_size))
+        for place in range(int(cells.nlist)):
+            held.add_entries(place, apart.list_size(place), apart.get_ids(place), apart.get_codes(place))
+        cells.replace_invlists(held, True)
+        held.this.disown()  # the index frees them
+    return index
 
 
 def _pieces(count: int) -> Iterator[slice]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -236,8 +237,8 @@ class Responder:
         Raises:
             ValueError: as :meth:`respond`, or there are not as many personas as contexts.
         """
-        if k < 1:
-            raise ValueError(f"k={k}: at least 1 reply")
+        if not _is_count(k):
+            raise ValueError(f"k={k!r}: a whole number of at least 1 reply")
         if self.rerank is not None:
             self.rerank.check_k(k, "k")
         if personas is not None and len(personas) != len(contexts):
@@ -295,10 +296,23 @@ def _reply(searched: RuledIndex, hit: Hit) -> Reply:
     return Reply(index.texts[row], hit.score, index.sources[row], row, searched.metadata(row), hit.rerank_score)
 
 
+def _is_count(k: Any) -> bool:
+    return type(k) is not bool and isinstance(k, Integral) and int(k) >= 1
+
+
 def _example(context: Sequence[str], persona: Sequence[str]) -> Example:
-    if isinstance(context, str) or not context or not all(isinstance(turn, str) for turn in context):
+    if (
+        not isinstance(context, Sequence)
+        or isinstance(context, str)
+        or not context
+        or not all(isinstance(turn, str) for turn in context)
+    ):
         raise ValueError("a context is a list of at least one utterance, oldest first")
-    if isinstance(persona, str) or not all(isinstance(line, str) for line in persona):
+    if (
+        not isinstance(persona, Sequence)
+        or isinstance(persona, str)
+        or not all(isinstance(line, str) for line in persona)
+    ):
         raise ValueError("persona is a list of lines, not one string")
     if not all(text_key(turn) for turn in context):
         raise ValueError("an utterance of the context is empty")

@@ -113,9 +113,9 @@ class RuledIndex:
             mask = np.ones(len(self.index.texts), bool)
             if rules.where:
                 mask &= parse_condition(rules.where).mask(self.table)
-            if rules.blocked:
+            if blocked := rules.blocked:
                 left = np.flatnonzero(mask)
-                mask[left] = rules.blocked.mask([self.index.texts[row] for row in left.tolist()])
+                mask[left] = blocked.mask([self.index.texts[row] for row in left.tolist()])
             while len(self._masks) >= MASKS_KEPT:
                 self._masks.pop(next(iter(self._masks)), None)
             self._masks[which] = mask

@@ -125,14 +125,19 @@ class ReplyRules:
         Raises:
             G2RError: an expression is invalid, or the file cannot be read.
         """
-        return _blocked(self.block, self.block_patterns, self.block_file)
+        file = ([], []) if self.block_file is None else read_block_list(self.block_file)
+        return _blocked((*self.block, *file[0]), (*self.block_patterns, *file[1]))
 
 
 @lru_cache(maxsize=16)
-def _blocked(texts: tuple[str, ...], patterns: tuple[str, ...], file: str | None) -> BlockedResponses:
-    more_texts, more_patterns = ([], []) if file is None else read_block_list(file)
-    return BlockedResponses([*texts, *more_texts], [*patterns, *more_patterns])
+def _blocked(texts: tuple[str, ...], patterns: tuple[str, ...]) -> BlockedResponses:
+    return BlockedResponses(texts, patterns)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not isnan(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return not isnan(value)
+    except OverflowError:  # a whole number that no float can be
+        return False

@@ -72,11 +72,30 @@ class CallRecord:
                 f"{self.path} holds timings of other settings:\n  {listed}\nMeasure all systems again, side by side, "
                 "with --latency.on_existing=overwrite"
             )
-        whole = [line for line in lines[1:] if line.endswith("\n")]
-        try:
-            return [Call(**json.loads(line)) for line in whole]
-        except (ValueError, TypeError) as error:
-            raise DataError(self.path, f"damaged ({error}); --latency.on_existing=overwrite measures again") from error
+        calls = []
+        for number, line in enumerate(lines[1:], start=2):
+            if not line.endswith("\n"):
+                continue
+            try:
+                calls.append(_call(json.loads(line), settings))
+            except (ValueError, TypeError) as error:
+                told = f"damaged ({error}); --latency.on_existing=overwrite measures again"
+                raise DataError(self.path, told, number) from error
+        return calls
+
+
+def _call(record: Any, settings: dict[str, Any]) -> Call:
+    """Return a call of one of the systems that are measured.
+
+    Raises:
+        ValueError: it is none.
+        TypeError: it lacks a field.
+    """
+    call = Call(**record)
+    numbers = (call.context, call.seconds, *call.stages.values()) if isinstance(call.stages, dict) else (None,)
+    if call.system not in settings or not all(isinstance(one, int | float) for one in numbers):
+        raise ValueError(f"no timed call of a system that is measured: {str(record)[:80]}")
+    return call
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -22,7 +21,7 @@ from transformers import AutoTokenizer
 from g2r_lightning.cpu import cpu_multiplies_bf16
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.hub import missing_model, position_limit, resolve_model
+from g2r_lightning.hub import UNREADABLE, missing_model, position_limit, resolve_model
 from g2r_lightning.paths import replaced_folder
 from g2r_lightning.teacher.batching import mask, pack, pad
 from g2r_lightning.teacher.decoding import sample_replies, uniforms
@@ -96,6 +95,7 @@ class Teacher(Generator):
         self._model.eval()
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._check_special_tokens()
         template = self._given_template or self._saved_template() or self.default_template()
         self._template = template.bind(self._tokenizer)
         self._check_positions()
@@ -362,7 +362,7 @@ class Teacher(Generator):
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision, trust_remote_code=False)
             return tokenizer, self._load_model(path)
-        except (OSError, ValueError, UnpicklingError) as error:
+        except UNREADABLE as error:
             raise missing_model(self.name_or_path, "teacher.init_args.name_or_path", error) from error
 
     def _with_its_weights(self, loader: Any, path: str) -> Any:
@@ -386,6 +386,21 @@ class Teacher(Generator):
     def _saved_template(self) -> TurnTemplate | None:
         file = Path(self.name_or_path) / TEMPLATE_FILE
         return template_from(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+    def _check_special_tokens(self) -> None:
+        """Refuse a tokenizer that marks texts with tokens beyond the model's: another model's, or without its settings.
+
+        Raises:
+            ConfigError: names the first such token.
+        """
+        known = int(self._model.get_input_embeddings().weight.shape[0])
+        beyond = [token for token in self._tokenizer.all_special_ids if token >= known]
+        if beyond:
+            raise ConfigError(
+                f"{self.name_or_path}: its tokenizer marks texts with {self._tokenizer.decode(beyond[:1])!r}, number "
+                f"{beyond[0]}, and its model knows {known} tokens; restore the tokenizer's files "
+                "(tokenizer_config.json) of this very model"
+            )
 
     def _check_positions(self) -> None:
         """Refuse a template whose sequences the model has no positions for."""

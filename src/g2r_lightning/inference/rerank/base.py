@@ -130,8 +130,12 @@ def at_least_one(name: str, value: int) -> int:
     return value
 
 
-def place_for(device: str) -> torch.device:
+def place_for(device: str, setting: str = "rerank.init_args.device") -> torch.device:
     """Return a device that this machine has.
+
+    Args:
+        device: its name.
+        setting: what names it, for the error.
 
     Raises:
         ConfigError: it has none of that name.
@@ -141,7 +145,7 @@ def place_for(device: str) -> torch.device:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"rerank.init_args.device={device}: not to be had here ({reason}); use cpu") from error
+        raise ConfigError(f"{setting}={device}: not to be had here ({reason}); use cpu") from error
     return place
 
 

@@ -8,7 +8,6 @@ first, of which the END is kept where the pair is too long, then the reply. Spec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from g2r_lightning.dialogue import ContextFormat, Example
 from g2r_lightning.dialogue.context import PersonaLines
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.hub import missing_model, position_limit, resolve_model
+from g2r_lightning.hub import UNREADABLE, missing_model, position_limit, resolve_model
 from g2r_lightning.inference.rerank.base import Reranker, at_least_one, place_for
 from g2r_lightning.student.encoders import length_chunks
 
@@ -130,7 +129,7 @@ class CrossEncoderReranker(Reranker):
                 path, revision=self.revision, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
             tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision, trust_remote_code=False)
-        except (OSError, ValueError, UnpicklingError) as error:
+        except UNREADABLE as error:
             raise missing_model(self.name_or_path, SETTING, error) from error
         missing = sorted(report["missing_keys"])
         if missing:
