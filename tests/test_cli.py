@@ -224,6 +224,13 @@ def test_unknown_commands_and_missing_sections(capsys):
     assert "needs the section 'data'" in capsys.readouterr().err
 
 
+def test_streams_that_are_closed_take_nothing_away(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    assert main(["--help"]) == 0
+    assert main(["nothing"]) == 2
+
+
 def test_files_that_are_no_configuration(refused, tmp_path):
     assert "nowhere.yaml" in refused(config=tmp_path / "nowhere.yaml")
     broken = write(tmp_path / "broken.yaml", "run:\n  name: x\n data: [\n")

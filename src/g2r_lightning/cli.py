@@ -122,9 +122,11 @@ def _quieten() -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    if sys.stdout is not None:  # closed by whoever started this
+        sys.stdout.write(text + "\n")
 
 
 def _fail(text: str, status: int = 2) -> int:
-    sys.stderr.write(f"error: {text}\n")
+    if sys.stderr is not None:
+        sys.stderr.write(f"error: {text}\n")
     return status

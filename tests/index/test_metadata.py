@@ -12,6 +12,7 @@ import pytest
 
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseStream
+from g2r_lightning.index.metadata import LIST
 
 RECORDS = [
     {"response": "a", "source": "llm", "tags": ["x", "y"], "stars": 3, "safe": True, "licence": "MIT"},
@@ -100,3 +101,12 @@ def test_parquet_keeps_its_own_types(tmp_path):
     ):
         with pytest.raises(ConfigError, match=named):
             ResponseStream(tmp_path / "r.parquet", columns=columns).schema  # noqa: B018 - is made when it is asked for
+
+
+def test_lists_that_are_empty_so_far_are_lists(tmp_path):
+    records = [{"response": "a", "tags": [], "note": None}, {"response": "b", "note": []}]
+    stream = stream_of(tmp_path, records)
+    assert stream.schema == pa.schema([("tags", LIST), ("note", LIST)])
+    assert list(stream.rows()) == [("a", "approved", [], None), ("b", "approved", None, [])]
+    mixed = stream_of(tmp_path, [{"response": "a", "tags": []}, {"response": "b", "tags": "x"}])
+    assert [row[2] for row in mixed.rows()] == [None, "x"]

@@ -191,8 +191,7 @@ def check_search(search: Mapping[str, float]) -> None:
         whole = name not in FRACTIONAL
         if not least <= value <= most or (whole and value != int(value)):
             kind = "a whole number" if whole else "a number"
-            told = f"of at least {least}" if most == MOST else f"from {least} to {most}"
-            raise ConfigError(f"search parameter {name}={value:g}: {kind} {told}")
+            raise ConfigError(f"search parameter {name}={value:g}: {kind} from {least} to {most}")
 
 
 def _set(index: Any, wanted: Mapping[str, float]) -> None:

@@ -42,6 +42,7 @@ class FieldKinds:
     wanted: Sequence[str] | None = None
     _kinds: dict[str, str | None] = field(default_factory=dict)
     _faults: dict[str, str] = field(default_factory=dict)
+    _lists: set[str] = field(default_factory=set)
 
     def add(self, line: int, record: Mapping[str, Any]) -> None:
         """Look at one record.
@@ -62,6 +63,7 @@ class FieldKinds:
                 self._faults[name] = f"line {line} names it with half of a character"
             elif value is None or value == []:
                 self._kinds.setdefault(name, None)
+                self._lists |= {name} if value == [] else set()
             elif found is None:
                 self._faults[name] = f"line {line} has {json.dumps(value)[:40]}"
             else:
@@ -89,7 +91,8 @@ class FieldKinds:
             if wanted not in self._kinds:
                 raise ConfigError(f"{name}: no line has a field '{wanted}'")
         kept = [key for key in self._kinds if key not in self._faults]
-        schema = pa.schema([(key, _TYPES.get(self._kinds[key] or "", pa.string())) for key in kept])
+        unknown = {key: LIST if key in self._lists else pa.string() for key in kept}  # so far all of it is missing
+        schema = pa.schema([(key, _TYPES.get(self._kinds[key] or "", unknown[key])) for key in kept])
         return schema, self._faults
 
 
