@@ -160,6 +160,21 @@ def test_a_conversation_by_keyboard_on_a_phone(browser, tiny_encoder_folder, tmp
     assert elsewhere == []
 
 
+@pytest.mark.browser
+def test_the_page_asks_for_no_more_replies_than_the_server_gives(browser, tiny_encoder_folder, tmp_path):
+    from playwright.sync_api import expect
+
+    index = write_index(tmp_path / "runs" / "tiny" / "index", tiny_responder(tiny_encoder_folder))
+    with running(index, tmp_path / "log", "--serve.k=2", "--serve.max_k=3") as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        expect(page).to_have_title("tiny")
+        page.fill("#said", "hi there")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("article.theirs")
+        assert page.locator("summary").inner_text() == "Choose among 3 replies"
+
+
 def gives_the_token(page: Any) -> None:
     """The dialog opens by itself; the token and a persona are typed into it."""
     from playwright.sync_api import expect
