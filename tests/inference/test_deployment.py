@@ -27,7 +27,7 @@ from g2r_lightning.inference.deployment import MANIFEST
 from g2r_lightning.inference.export import export_student
 from g2r_lightning.inference.graphs import CONTEXTS, TEXTS, graphs_of, write_onnx
 from g2r_lightning.inference.quality import Quality, measure
-from g2r_lightning.inference.runtimes import SUFFIXES, OpenVinoGraph, convert, open_graph
+from g2r_lightning.inference.runtimes import SUFFIXES, OpenVinoGraph, convert, fixed_lengths, open_graph
 from g2r_lightning.store.json_file import write_json
 from g2r_lightning.student import BiEncoder, PolyEncoder, StudentEncoder, StudentText
 from tiny import WORDS, write_encoder
@@ -107,7 +107,7 @@ def batch(sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_graphs_give_the_vectors_of_the_student_for_any_batch_and_length(kind, one_layer, tmp_path):
+def test_graphs_give_the_vectors_of_the_student_for_any_batch_and_length(kind, one_layer, tmp_path, monkeypatch):
     torch.manual_seed(0)
     encoder = KINDS[kind](one_layer).eval()
     graphs = graphs_of(encoder)
@@ -129,6 +129,9 @@ def test_graphs_give_the_vectors_of_the_student_for_any_batch_and_length(kind, o
                 ids, mask = batch(sizes)
                 found = torch.from_numpy(run(ids.numpy(), mask.numpy()))
                 torch.testing.assert_close(found, encoder.encode_contexts(ids, mask), atol=2e-5, rtol=1e-4)
+            monkeypatch.setattr(run, "_free", lambda _: pytest.fail("a short text went the long way"))
+            run(*(each.numpy() for each in batch([33])))
+            monkeypatch.undo()
         one, other = batch([3]), batch([5])
         first = run(one[0].numpy(), one[1].numpy())
         kept = first.copy()
@@ -166,6 +169,8 @@ def test_a_responder_answers_alike_with_an_export(exported, poly, text, tmp_path
     plain = Responder.load(tmp_path / "index").respond_all(contexts, k=3)
     deployed = Responder.load(tmp_path / "index", encoder=exported)
     assert isinstance(deployed.encoder, DeployedEncoder)
+    if isinstance(deployed.encoder._contexts, OpenVinoGraph):
+        assert list(deployed.encoder._contexts._fixed) == fixed_lengths(text.max_context_tokens)
     assert_alike(deployed.respond_all(contexts, k=3), plain)
     encoded_by_it = Responder(index_of(deployed.encoder, text, texts), deployed.encoder, text)
     assert_alike(encoded_by_it.respond_all(contexts, k=3), plain)

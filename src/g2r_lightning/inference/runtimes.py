@@ -24,7 +24,8 @@ Precision = Literal["float32", "bf16", "int8"]
 Ids = npt.NDArray[np.int64]
 Run = Callable[[Ids, Ids], npt.NDArray[np.float32]]
 SUFFIXES: dict[Format, str] = {"openvino": ".xml", "onnx": ".onnx"}
-SHORTEST_FIXED = 32  # tokens
+FIXED_LENGTHS = (32, 64)
+"""Tokens that a single short text is padded to; each length holds its own copy of the weights."""
 PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}
 
 
@@ -95,7 +96,7 @@ class OpenVinoGraph:
     """A graph in OpenVINO: any batch and length, and single texts at lengths that were fixed before.
 
     A graph of a free length is fitted anew whenever a length follows another one, which takes a third of a short text's
-    time. At a fixed length it is not, so padding a single text to the next one costs less than it saves.
+    time. At a fixed length it is not, so padding a short text costs less than it saves; padding a long one costs more.
 
     Args:
         path: the model's file.
@@ -122,26 +123,23 @@ class OpenVinoGraph:
         return np.array(model({IDS: ids, MASK: mask})[VECTORS], np.float32)  # a copy: the next call writes over it
 
     def fix(self, longest: int) -> None:
-        """Make ready for single texts of up to so many tokens; see :func:`fixed_lengths`."""
-        core = openvino_core()
+        """Make ready for single short texts, none longer than so many tokens; see :func:`fixed_lengths`."""
+        fixed = dict(self._fixed)
         for length in fixed_lengths(longest):
-            if length not in self._fixed:
-                model = core.read_model(str(self._path))
+            if length not in fixed:
+                model = openvino_core().read_model(str(self._path))
                 model.reshape({each.any_name: [1, length] for each in model.inputs})
-                self._fixed[length] = core.compile_model(model, "CPU", self._settings)
-        self._fixed = dict(sorted(self._fixed.items()))
+                fixed[length] = openvino_core().compile_model(model, "CPU", self._settings)
+        self._fixed = dict(sorted(fixed.items()))  # in one step: another thread may be answering
 
 
 def fixed_lengths(longest: int) -> list[int]:
-    """Return the lengths that single texts are padded to: at most doubled, but for the very short.
+    """Return the lengths that single texts are padded to; longer ones are not.
 
-    >>> fixed_lengths(64), fixed_lengths(240), fixed_lengths(20)
-    ([32, 64], [32, 64, 128, 240], [20])
+    >>> fixed_lengths(240), fixed_lengths(48), fixed_lengths(20)
+    ([32, 64], [32, 48], [20])
     """
-    found = [longest]
-    while found[0] > SHORTEST_FIXED:
-        found.insert(0, -(-found[0] // 32) * 16)  # the half of it, rounded up to 16
-    return found
+    return sorted({min(length, longest) for length in FIXED_LENGTHS})
 
 
 def _onnx(path: Path) -> Run:
