@@ -27,6 +27,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, terminal: bool, **settings: float) ->
     """Return how often a bar of 20 steps in half a second was drawn."""
     stream = Stream(terminal)
     monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # which other tests may have imported
     with progress_bar(total=20, **settings) as bar:
         for _ in range(20):
             time.sleep(0.025)
@@ -43,3 +44,9 @@ def test_a_log_gets_the_beginning_and_the_end(monkeypatch):
 
 def test_a_terminal_sees_it_move(monkeypatch):
     assert shown(monkeypatch, terminal=True) > 2
+
+
+def test_a_closed_stream_is_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress_bar(total=2) as bar:
+        bar.update(2)
