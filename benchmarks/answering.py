@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from g2r_lightning.commands.evaluate import read_contexts
 from g2r_lightning.cpu import cpu_multiplies_bf16
 from g2r_lightning.data.evaluation_set import candidate_lists
+from g2r_lightning.errors import G2RError
 from g2r_lightning.inference import Responder
 from g2r_lightning.inference.deployment import DEPLOYED, FORMATS, MANIFEST, read_manifest
 from g2r_lightning.inference.export import export_student
@@ -101,8 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--contexts", required=True, help="a JSON list of utterances a line")
     parser.add_argument("--k", type=int, default=10)
     options = parser.parse_args(arguments)
-    lines = Path(options.contexts).read_text(encoding="utf-8").splitlines()
-    print(json.dumps(measure(Path(options.index), options.encoder, [json.loads(line) for line in lines], options.k)))
+    try:
+        contexts = [example.context for example in read_contexts(options.contexts)]
+        print(json.dumps(measure(Path(options.index), options.encoder, contexts, options.k)))
+    except G2RError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
