@@ -18,6 +18,7 @@ help:
 	@echo "make study-small  the study on two CPU cores, G2R_DATA=folder of the data sets (hours; goes on where it stopped)"
 	@echo "make study        the whole study on a GPU"
 	@echo "make fuzz         100,000 broken lines for every reader, into docs/results/fuzz.md"
+	@echo "make fuzz-guided  the same readers by coverage, with Atheris, into docs/results/fuzz_guided.md"
 	@echo "make long-run     a million responses, 20,000 contexts, 50 epochs: nothing may grow (docs/results/long_run.md)"
 	@echo "make test-min     the tests with the oldest versions that setup.cfg allows"
 	@echo "make faults       break every command FAULTS=500 times and see that nothing is lost or wrong (half an hour)"
@@ -71,10 +72,16 @@ test-browser: $(VENV)/.installed-dev
 
 # Every reader is given 100,000 broken lines (LINES), the parser a thousand broken experiments: half an hour. G2R_DATA
 # adds real lines to the sample's.
-.PHONY: fuzz long-run test-min
+.PHONY: fuzz fuzz-guided long-run test-min
 fuzz: $(VENV)/.installed-dev
 	PYTHONPATH=tests HF_HUB_OFFLINE=1 $(BIN)/python -m fuzz.campaign --lines $(or $(LINES),100000) \
 	  --output docs/results/fuzz.md
+
+# The same readers by coverage, with Atheris (RUNS files each, 20,000): half an hour.
+fuzz-guided: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3.0,<4'
+	PYTHONPATH=tests HF_HUB_OFFLINE=1 $(BIN)/python -m fuzz.guided --runs $(or $(RUNS),20000) \
+	  --output docs/results/fuzz_guided.md
 
 # A million responses indexed, 20,000 contexts scored, 50 epochs trained: memory, open files and messages watched.
 long-run: $(VENV)/.installed-dev

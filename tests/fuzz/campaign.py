@@ -20,6 +20,7 @@ from pathlib import Path
 
 from fuzz.engine import Report, fuzz
 from fuzz.mutations import broken_bytes
+from fuzz.pages import page_of
 from fuzz.targets import ROOT, Target, targets
 from g2r_lightning.errors import G2RError
 
@@ -86,15 +87,14 @@ def page(rows: list[Row], seed: int, before: Path) -> str:
         "| reader | lines | files | used | skipped | files refused | kinds of message | faults | seconds |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
-    known = before.read_text(encoding="utf-8").splitlines() if before.is_file() else []
-    held = {line.split(" | ")[0].strip("| "): line for line in known if line.startswith("| ") and line not in head}
+    made = {}
     for row in rows:
         one = row.report
-        held[row.name] = (
+        made[row.name] = (
             f"| {row.name} | {one.lines:,} | {one.files:,} | {one.used:,} | {one.skipped:,} | {one.stopped:,} | "
             f"{len(one.reasons)} | {len(one.faults)} | {row.seconds:.0f} |"
         )
-    return "\n".join([*head, *held.values()]) + "\n"
+    return page_of(head, made, before)
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.engine import fuzz
+from fuzz.guided import mutator, page, searched, seed_files
 from fuzz.mutations import broken_bytes, broken_fields, broken_json
 from fuzz.targets import Outcome, targets
 
@@ -62,3 +63,30 @@ def test_a_mutation_keeps_a_line_one_line_and_changes_most(mutation):
     assert all(b"\n" not in one for one in broken)
     assert sum(one != line for one in broken) > 120
     assert len(set(broken)) > 80
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_guided_search_starts_from_files_that_are_read_and_breaks_them(name, tmp_path):
+    target = ALL[name]
+    path = tmp_path / f"read{target.suffix}"
+    files = seed_files(target, random.Random(0), 20)
+    used = []
+    for content in files:
+        path.write_bytes(content)
+        used.append(target.read(path, content.count(b"\n") + 1).used)
+    assert sum(used) > 0
+    mutate = mutator(target)
+    broken = {mutate(files[seed % len(files)], 2000, seed) for seed in range(200)}
+    assert len(broken - set(files)) > 100
+    assert max(map(len, broken)) <= 2000
+
+
+def test_a_guided_search_whose_process_dies_is_a_fault_with_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    row = searched("no such reader", tmp_path / "own", 10, 0)  # or no Atheris at all
+    assert "Error" in row["faults"]["the process ended"]
+    old = tmp_path / "page.md"
+    old.write_text("| of before | 5 | 1 | 2 | 3 | 0 | 1 |\n", encoding="utf-8")
+    text = page({"here": row}, 0, old)
+    assert "| of before | 5 |" in text
+    assert "| here | 0 | 0 | 0 | 0 | 1 |" in text
