@@ -287,6 +287,8 @@ def test_estimating_candidates_scores_none(
     [
         ('{"context": ["hi"], "candidates": ["half \\ud800"]}', "odd-out.jsonl", "odd.jsonl:1: half of a character"),
         ('{"context": ["\\udfff"], "candidates": ["hi"]}', "odd-out.jsonl", "odd.jsonl:1: half of a character"),
+        ('{"context": ["a"], "candidates": ["hi"], "x": [[NaN]]}', "odd-out.jsonl", "odd.jsonl:1: NaN or infinity"),
+        ('{"context": ["a"], "candidates": ["hi"], "x": 1e999}', "odd-out.jsonl", "odd.jsonl:1: NaN or infinity"),
         ('{"context": ["hi"], "candidates": ["a"]}', "./odd.jsonl", "the scores would replace the candidates"),
     ],
 )

@@ -22,7 +22,8 @@ class StopWithCheckpoint(Callback):
 
     It has to be the last of the callbacks, so that what the others keep of a step is saved too. An evaluation within
     the training is stopped at once, and made from its beginning by the next run. With several processes, all would have
-    to stop behind the same step; there the signal stops at once, and the run goes on from its last checkpoint.
+    to stop behind the same step; there the signal stops at once, whichever of them hears it, and the run goes on from
+    its last checkpoint.
 
     A checkpoint that was written behind the last step of an epoch, before its evaluation, is gone on from with the
     evaluation: Lightning 2.6 would leave it out, and with it, perhaps, the best checkpoint of all.
@@ -39,8 +40,13 @@ class StopWithCheckpoint(Callback):
         self._evaluating = False
         self._going_back = False
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let each of several processes hear signals by itself."""
+        _hear_alone(trainer)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask for patience."""
+        _hear_alone(trainer)
         _be_patient(trainer.world_size == 1)
 
     def on_train_batch_end(
@@ -125,6 +131,11 @@ def _evaluates(trainer: Trainer, epoch: int) -> bool:
     """Whether there is an evaluation at the end of an epoch."""
     every = trainer.check_val_every_n_epoch
     return bool(trainer.enable_validation and every is not None and (epoch + 1) % every == 0)
+
+
+def _hear_alone(trainer: Trainer) -> None:
+    if trainer.world_size > 1 and (signals := stop_signals()) is not None:
+        signals.take_back()
 
 
 def _be_patient(patient: bool) -> None:

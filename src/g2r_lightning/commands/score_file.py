@@ -105,11 +105,22 @@ def read_candidates(path: Path) -> tuple[list[Example], list[list[str]]]:
             raise DataError(path, '"context" and "candidates" must be lists of strings, neither of them empty', number)
         if any(map(half_character, (*context, *texts))):
             raise DataError(path, "half of a character (an unpaired surrogate, \\ud800 to \\udfff)", number)
+        if not _is_json(record):
+            raise DataError(path, "NaN or infinity, which JSON does not know; write null or a text", number)
         examples.append(Example(f"{path.stem}:{number}:{len(context)}", tuple(context), ""))
         candidates.append(texts)
     if not examples:
         raise DataError(path, 'the file is empty: expected lines of {"context": [...], "candidates": [...]}')
     return examples, candidates
+
+
+def _is_json(record: dict[str, Any]) -> bool:
+    """Whether other readers can read what is written back: Python alone reads ``NaN`` and ``1e999``."""
+    try:
+        json.dumps(record, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _texts(value: Any) -> bool:
