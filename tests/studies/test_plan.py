@@ -64,7 +64,7 @@ def commands(monkeypatch) -> list[str]:
 
 
 def test_steps_run_in_order_once(plan, commands, tmp_path, capsys):
-    steps = read_plan(plan)
+    steps = read_plan(plan).steps
     assert [one.name for one in steps] == ["first", "each d 1", "each d 2", "each dm 1", "each dm 2", "always"]
     assert steps[1].arguments == ("leave", f"{tmp_path}/d-1", "--y=${oc.env:HOME}")
     (tmp_path / "d-2").write_text("there already")
@@ -87,7 +87,7 @@ def test_steps_run_in_order_once(plan, commands, tmp_path, capsys):
 
 
 def test_a_run_is_done_when_its_record_says_so(plan, tmp_path):
-    step = read_plan(plan)[0]
+    step = read_plan(plan).steps[0]
     (tmp_path / "a").mkdir()
     (tmp_path / "a/record.json").write_text('{"status": "interrupted"}')
     assert not step.is_done
@@ -121,6 +121,31 @@ def test_a_signal_stops_the_step_too(tmp_path, commands, capsys, number, status)
     assert "call again to go on" in capsys.readouterr().err
 
 
+def test_the_times_of_all_calls_are_added_up(tmp_path, commands, capsys):
+    path, times = tmp_path / "plan.yaml", tmp_path / "made/times.csv"
+    path.write_text(
+        f'variables: {{root: {tmp_path}}}\ntimes: "{{root}}/made/times.csv"\n'
+        f'steps: [{{name: long, run: "sleep {tmp_path}/told", done: "{tmp_path}/done"}}, {{name: bad, run: fail}}]'
+    )
+    assert main([str(path), "--minutes=0.02"]) == STOPPED
+    assert main([str(path), "--minutes=0.02"]) == STOPPED
+    head, row = times.read_text().splitlines()
+    assert head == "step,minutes,calls"
+    step, minutes, calls = row.split(",")
+    assert (step, calls) == ("long", "2")
+    assert 0.04 <= float(minutes) < 1
+    (tmp_path / "done").write_text("")
+    assert main([str(path)]) == 2
+    assert times.read_text().splitlines()[1] == row  # what is passed over takes no time
+    assert times.read_text().splitlines()[2].startswith("bad,0.")
+    times.write_text("step,minutes,calls\nlong,many,2\n")
+    assert main([str(path)]) == 2
+    assert "is no table of times" in capsys.readouterr().err
+    path.write_text("times: '{a}'\nsteps: []")
+    with pytest.raises(ConfigError, match="times: no variable 'a'"):
+        read_plan(path)
+
+
 def test_what_fails_is_named(tmp_path, commands, capsys):
     path = tmp_path / "plan.yaml"
     path.write_text("steps: [{name: bad, run: fail, done: x}, {name: never, run: leave x, done: x}]")
@@ -147,7 +172,7 @@ def test_what_fails_is_named(tmp_path, commands, capsys):
 
 @pytest.mark.parametrize("name", ["small", "full"])
 def test_plans_name_files_that_are_there(name):
-    steps = read_plan(STUDY / f"{name}.plan.yaml")
+    steps = read_plan(STUDY / f"{name}.plan.yaml").steps
     assert len({one.done for one in steps if one.done}) == len([one for one in steps if one.done])
     files = {word for one in steps for word in one.arguments if word.startswith("experiments/")}
     assert files

@@ -29,7 +29,7 @@ def test_students_of_the_plans_are_what_they_are_called(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("G2R_DATA", raising=False)
     wanted = {"small": ("student 1 poly dm_mi",), "full": ("M without D m_ll", "hard negatives baseline")}[name]
-    steps = [one for one in read_plan(Path(f"experiments/study/{name}.plan.yaml")) if one.name in wanted]
+    steps = [one for one in read_plan(Path(f"experiments/study/{name}.plan.yaml")).steps if one.name in wanted]
     sizes = set()
     for step in steps:
         system, config, folder = parsed(step.arguments)

@@ -66,7 +66,7 @@ def run_tiny_study(more: dict[str, str]) -> None:
         "contexts": "3",
         "results": "results",
     }
-    for step in read_plan(Path("experiments/study/small.plan.yaml"), flags):
+    for step in read_plan(Path("experiments/study/small.plan.yaml"), flags).steps:
         if step.is_done:
             continue
         arguments = [*step.arguments]

@@ -5,9 +5,10 @@ command of this package in a process of its own. A step is done when what it lea
 record says *finished*, or a file. So the same call goes on after a stop, a crash or a reboot; ``--minutes=9`` stops by
 itself. A step without ``done`` is quick and runs each time.
 
-A plan is a YAML file::
+A plan is a YAML file; into ``times``, if it names a file, goes how long each step took, all calls together::
 
     variables: {root: runs/study}
+    times: "{root}/times.csv"
     steps:
       - name: students
         for: {system: [baseline, d], seed: [1, 2]}
@@ -18,6 +19,7 @@ A plan is a YAML file::
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import os
@@ -35,6 +37,7 @@ from typing import Any
 import yaml
 
 from g2r_lightning.errors import ConfigError, G2RError
+from g2r_lightning.paths import atomic_path
 from g2r_lightning.runs import RECORD, RunFolder
 from g2r_lightning.stopping import StopSignals
 
@@ -68,8 +71,21 @@ class Step:
         return self.done.is_file()
 
 
-def read_plan(path: Path, variables: dict[str, str] | None = None) -> list[Step]:
-    """Return the steps of a plan.
+@dataclass(frozen=True)
+class Plan:
+    """A study.
+
+    Args:
+        steps: in their order.
+        times: CSV to which a step's minutes are added, however it ends: ``step,minutes,calls``.
+    """
+
+    steps: list[Step]
+    times: Path | None = None
+
+
+def read_plan(path: Path, variables: dict[str, str] | None = None) -> Plan:
+    """Return the plan that a file holds, its variables filled in.
 
     Args:
         path: of the YAML.
@@ -89,7 +105,12 @@ def read_plan(path: Path, variables: dict[str, str] | None = None) -> list[Step]
     if unknown:
         raise ConfigError(f"{path}: has no variable {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
     known |= variables or {}
-    return [step for number, given in enumerate(plan["steps"]) for step in _steps(path, number, given, known)]
+    try:
+        times = _filled(str(plan["times"]), known) if plan.get("times") else None
+    except KeyError as error:
+        raise ConfigError(f"{path}: times: no variable {error}") from error
+    steps = [step for number, given in enumerate(plan["steps"]) for step in _steps(path, number, given, known)]
+    return Plan(steps, Path(times) if times else None)
 
 
 def _steps(path: Path, number: int, given: Any, variables: dict[str, str]) -> list[Step]:
@@ -117,25 +138,29 @@ def _filled(text: str, values: dict[str, str]) -> str:
     return text
 
 
-def run_plan(steps: Sequence[Step], minutes: float | None = None) -> bool:
+def run_plan(plan: Plan, minutes: float | None = None) -> bool:
     """Run what is not done; return whether all is.
 
     Args:
-        steps: in their order.
+        plan: its steps.
         minutes: after which the running step is stopped; none by default.
 
     Raises:
         G2RError: a step failed, or ended and left nothing.
     """
     until = None if minutes is None else time.monotonic() + 60 * minutes
-    for number, step in enumerate(steps, start=1):
+    for number, step in enumerate(steps := plan.steps, start=1):
         if step.is_done:
             continue
         if until is not None and time.monotonic() >= until:
             return False
         _say(f"[{number}/{len(steps)}] {step.name}: python -m g2r_lightning {shlex.join(step.arguments)}")
         begun = time.monotonic()
-        status = _run(step, until)
+        try:
+            status = _run(step, until)
+        finally:
+            if plan.times is not None:
+                _add_time(plan.times, step.name, (time.monotonic() - begun) / 60)
         if status is None:
             _say(f"[{number}/{len(steps)}] {step.name}: stopped after {minutes:g} minutes; call again to go on")
             return False
@@ -169,6 +194,24 @@ def _run(step: Step, until: float | None) -> int | None:
         raise
 
 
+def _add_time(path: Path, name: str, minutes: float) -> None:
+    """Add to a step's minutes and calls."""
+    rows: dict[str, tuple[float, int]] = {}
+    if path.is_file():
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = {row["step"]: (float(row["minutes"]), int(row["calls"])) for row in csv.DictReader(file)}
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise G2RError(f"{path}: is no table of times ({error}); move it away and call again") from error
+    before, calls = rows.get(name, (0.0, 0))
+    rows[name] = (before + minutes, calls + 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", "minutes", "calls"])
+        writer.writerows([step, f"{spent:.2f}", count] for step, (spent, count) in rows.items())
+
+
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -190,17 +233,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if any("=" not in one for one in given.set):
             raise ConfigError("--set: NAME=VALUE")
-        steps = read_plan(given.plan, dict(one.split("=", 1) for one in given.set))
+        plan = read_plan(given.plan, dict(one.split("=", 1) for one in given.set))
         if given.json:
-            _say(json.dumps([{"name": s.name, "arguments": s.arguments, "done": s.is_done} for s in steps], indent=2))
+            _say(
+                json.dumps(
+                    [{"name": s.name, "arguments": s.arguments, "done": s.is_done} for s in plan.steps], indent=2
+                )
+            )
             return 0
         if given.list:
-            for step in steps:
+            for step in plan.steps:
                 _say(f"{'done' if step.is_done else 'open'}  {step.name}: {shlex.join(step.arguments)}")
             return 0
         with StopSignals() as signals:
             try:
-                return 0 if run_plan(steps, given.minutes) else STOPPED
+                return 0 if run_plan(plan, given.minutes) else STOPPED
             except KeyboardInterrupt:
                 sys.stderr.write("stopped; call again to go on\n")
                 return signals.status
