@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,20 @@ settings.load_profile("no deadline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # as cli.main does, and why is said there
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick() -> Iterator[None]:
+    """Leave out what takes time and tells nothing here: waiting for the disk, a product of large matrices each `fit`.
+
+    store/test_store_writer.py sees that the disk is waited for.
+    """
+    from g2r_lightning import machine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        patch.setattr(machine, "PEAK_SIZE", 512)
+        yield
 
 
 @pytest.fixture

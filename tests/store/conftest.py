@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,14 +20,6 @@ from g2r_lightning.store import (
 from g2r_lightning.store.manifest import CandidateManifest
 
 TEACHER = {"name": "blender", "revision": "abc", "weights_hash": "0" * 8, "dtype": "float32"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_fsync() -> Iterator[None]:
-    """Forcing every small file to the disk is most of these tests' time; test_store_writer.py sees that it is done."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _: None)
-        yield
 
 
 @pytest.fixture
