@@ -99,6 +99,29 @@ def test_a_run_s_replies_are_judged_into_the_run(metric, module, fitted, tmp_pat
     assert "val/quality" in results(run, "quality-validation")
 
 
+def test_a_run_s_answers_to_other_contexts_are_judged_too(metric, module, fitted, tmp_path, caplog):
+    run = shutil.copytree(fitted.parent / "runs/first", tmp_path / "first")
+    (run / "predictions").mkdir(exist_ok=True)
+    answers = [(["i like tea"], "me too"), (["hi", "hello"], "how are you ?"), (["no"], "me too")]
+    for name, lines in {
+        "hard": [json.dumps({"context": context, "replies": [{"text": text}]}) for context, text in answers],
+        "two": ['["hi", "hello"]'],  # a test set's name
+        "none": ['{"context": ["hi"], "replies": []}'],
+    }.items():
+        (run / f"predictions/{name}.jsonl").write_text("\n".join(lines))
+    assert main(["quality", "-c", str(metric), f"--quality.run={run}"]) == 0
+    found = results(run, "quality")
+    expected = [alone(module, context, text) for context, text in answers]
+    assert found["hard/quality"] == pytest.approx(sum(expected) / 3, abs=1e-5)
+    assert found["hard/quality_low"] <= found["hard/quality"] <= found["hard/quality_high"]
+    assert (found["hard/contexts"], found["hard/mean_length"]) == (3, pytest.approx(8 / 3))
+    assert found["hard/distinct_2"] == pytest.approx(4 / 5)
+    assert found["all/examples"] == 56
+    assert not any(key.startswith("none/") for key in found)
+    assert "none.jsonl:1: there is no reply" in caplog.text
+    assert "two.jsonl: a test set has this name" in caplog.text
+
+
 def test_what_predict_writes_is_read(metric, fitted, tmp_path):
     contexts = tmp_path / "contexts.jsonl"
     contexts.write_text('["i like tea"]\n["hi", "how are you ?"]\n')

@@ -189,6 +189,23 @@ def test_a_seed_counts_once_and_other_scores_claim_another_row(runs):
     assert split[:2] == ["bi-encoder + DM-LL (scores s0)", "bi-encoder + DM-LL (scores s1)"]
 
 
+def test_replies_to_contexts_without_a_human_response_have_a_table(tmp_path):
+    for number, (method, judge) in enumerate([("baseline", "j1"), ("d", "j1"), ("dm_ll", "j2")]):
+        told = {"hard/quality": 0.4 + 0.1 * number, "hard/quality_low": 0.3, "hard/quality_high": 0.7}
+        told |= {"hard/distinct_2": 0.9, "hard/distinct_3": 0.95, "hard/mean_length": 8.0, "all/quality": 0.5}
+        record = {"quality_metric": {"sha256": judge}}
+        write_run(tmp_path / f"runs/r{number}", config_of(method), None, record, quality=told)
+    made = report(tmp_path / "runs")
+    assert [key for key in made.tables if key.startswith("answers")] == ["answers-hard"]
+    table = made.tables["answers-hard"]
+    assert [one.key for one in table.measures] == ["quality", "distinct_2", "distinct_3", "mean_length"]
+    plain = row(table, system="bi-encoder").cells
+    assert (plain["quality"].value, plain["quality"].low, plain["mean_length"].value) == (0.4, 0.3, 8.0)
+    assert row(table, system="bi-encoder + D").cells["quality"].runs == ("r1",)
+    assert "quality" not in row(table, system="bi-encoder + DM-LL").cells  # by another judge
+    assert "main-hard" not in made.tables
+
+
 def test_quality_and_latency_of_other_judges_and_machines_are_left_out_by_name(tmp_path):
     judged = {"all/quality": 0.5, "all/quality_low": 0.4, "all/quality_high": 0.6, "all/human_quality": 0.8}
     for number, (method, judge, threads) in enumerate([("baseline", "j1", 2), ("d", "j1", 2), ("dm_ll", "j2", 8)]):

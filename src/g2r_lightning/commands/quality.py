@@ -20,7 +20,7 @@ from g2r_lightning.progress import progress_bar
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.sections import QualitySettings
 from g2r_lightning.store.hashing import file_hash
-from g2r_lightning.studies.replies import Answered, read_replies, read_run
+from g2r_lightning.studies.replies import Answered, read_answers, read_replies, read_run
 from g2r_lightning.studies.unreferenced import UnreferencedModule
 from g2r_lightning.studies.unreferenced.quality import Scores, scores_of, summary_of, write_lines, write_run
 
@@ -48,14 +48,17 @@ def quality(arguments: Sequence[str]) -> None:
     if settings.run is not None:
         sets = read_run(settings.run, settings.stage)
         module = _metric(cli, checkpoint)
-        scores = _scored(module, [one for found in sets for side in (found.replies, found.human) for one in side])
+        told = read_answers(settings.run, [one.name for one in sets]) if settings.stage == "test" else {}
+        groups = [side for found in sets for side in (found.replies, found.human)] + list(told.values())
+        scores = _scored(module, [one for group in groups for one in group])
         own, human = [], []
         for found in sets:
             own.append([next(scores) for _ in found.replies])
             human.append([next(scores) for _ in found.human])
+        answers = {name: (group, [next(scores) for _ in group]) for name, group in told.items()}
         judged = RunFolder(resolve_path(settings.run))
         label = "quality" if settings.stage == "test" else f"quality-{settings.stage}"
-        figures = write_run(judged.folder, sets, own, human, label)
+        figures = write_run(judged.folder, sets, own, human, label, answers)
         metric = {"checkpoint": checkpoint, "sha256": file_hash(Path(checkpoint)), "stage": settings.stage}
         judged.update_record(quality_metric=metric)
         _print(f"{judged.folder.name}: quality", figures)

@@ -13,7 +13,8 @@ examples hold its best reply and the human response.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from g2r_lightning.errors import DataError, G2RError
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.store import CandidateStore
 
+log = logging.getLogger(__name__)
 FORMS = '{"context": [...], "response": "..."}, {"context": [...], "replies": [...]} or ["...", "...", "reply"]'
 
 
@@ -103,6 +105,29 @@ def read_run(folder: str | Path, stage: str = "test") -> list[RunReplies]:
             "`fit` and `test` of a student write"
         )
     return [_of_examples(path, path.stem.removeprefix(f"{stage}-")) for path in paths]
+
+
+def read_answers(folder: str | Path, others: Collection[str] = ()) -> dict[str, list[Answered]]:
+    """Return what a run answered to contexts without a human response: ``predictions/*.jsonl``, by the file's name.
+
+    A file that a learned metric cannot judge, because a context got no reply, say, is passed over with a warning.
+
+    Args:
+        folder: of the run.
+        others: names that are taken, of its test sets.
+    """
+    found = {}
+    for path in sorted((resolve_path(folder) / "predictions").glob("*.jsonl")):
+        try:
+            answers = read_replies(path)
+        except DataError as error:
+            log.warning("%s; its replies are not judged", error)
+            continue
+        if path.stem in others:
+            log.warning("%s: a test set has this name, so its replies are not judged; give it another", path)
+            continue
+        found[path.stem] = answers
+    return found
 
 
 def _of_examples(path: Path, name: str) -> RunReplies:

@@ -18,6 +18,7 @@ from g2r_lightning.studies.report.tables import (
     Filler,
     Table,
     ablation,
+    answers_table,
     base_of,
     main_rows,
     main_table,
@@ -110,6 +111,9 @@ def _section(
     names = _sets(known, sets)
     main = TOGETHER if TOGETHER in names else names[0]
     tables = [_main(filler, setting, base, teachers, replies, name) for name in names]
+    for name in dict.fromkeys(name for one in setting.runs for name in one.run.answered):
+        tables.append(answers_table(name))
+        filler.rows(tables[-1], main_rows(setting, base), name)
     tables.append(ablation(filler, setting, base, main))
     tables += [varied(filler, key, setting, base, main) for key in VARIED]
     tables.append(latency_table(filler, setting, base))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,8 @@ LIKELIHOOD = Measure(
 )
 LATENCY = Measure("latency_ms", "latency (ms)", 1, 1, latency)
 SPEED_UP = Measure("speed_up", "times faster than the teacher", 1, 1, speed_up)
+OF_ANSWERS = tuple(replace(one, of=_stored(one.key, "quality", _judge)) for one in (QUALITY, DIST_2, DIST_3, LENGTH))
+"""Of contexts without a human response: ``quality`` writes them all."""
 OF_REPLIES = (HITS, MRR, RECALL, DIST_2, DIST_3, LENGTH, QUALITY, LIKELIHOOD)
 ALL = (*OF_REPLIES, LATENCY, SPEED_UP)
 BY_RANK: dict[str, tuple[str, Callable[[int], float]]] = {

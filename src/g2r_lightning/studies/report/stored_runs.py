@@ -55,6 +55,12 @@ class StoredRun:
         found = dict.fromkeys(key.split("/", 1)[0] for key in self.test if "/" in key)
         return sorted(found, key=lambda name: name == "all")
 
+    @property
+    def answered(self) -> list[str]:
+        """Names of the contexts without a human response whose replies were judged."""
+        judged = dict.fromkeys(key.split("/", 1)[0] for key in self.results.get("quality", {}) if "/" in key)
+        return [name for name in judged if name not in self.sets]
+
 
 @dataclass(frozen=True)
 class Skipped:

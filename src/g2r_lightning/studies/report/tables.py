@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from g2r_lightning.studies.report.cells import Cell, Figure, cell_of, of_one_condition
-from g2r_lightning.studies.report.measures import ALL, OF_REPLIES, Measure
+from g2r_lightning.studies.report.measures import ALL, OF_ANSWERS, OF_REPLIES, Measure
 from g2r_lightning.studies.report.settings import Setting, StudentRun
 from g2r_lightning.studies.report.systems import ORIGINAL, System
 
@@ -304,3 +304,9 @@ def main_table(dataset: str) -> Table:
         "reply at batch size 1."
     )
     return Table(f"main-{dataset}", f"Main results: {where}", note, ALL)
+
+
+def answers_table(name: str) -> Table:
+    """Return the table of the replies to a file of contexts without a human response, without rows."""
+    note = "The best reply of the response set to each context of the file; there is no human response to rank."
+    return Table(f"answers-{name}", f"Replies to the contexts of {name}", note, OF_ANSWERS)

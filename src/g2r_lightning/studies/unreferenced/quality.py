@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from g2r_lightning.dialogue.text import half_character
-from g2r_lightning.metrics import Interval, cluster_bootstrap, paired_bootstrap
+from g2r_lightning.metrics import Interval, cluster_bootstrap, paired_bootstrap, reply_diversity
 from g2r_lightning.paths import atomic_path
 from g2r_lightning.studies.replies import Answered, RunReplies
 from g2r_lightning.studies.unreferenced.module import UnreferencedModule
@@ -115,12 +115,14 @@ def write_run(
     own: Sequence[list[Scores]],
     human: Sequence[list[Scores]],
     label: str = "quality",
+    answers: Mapping[str, tuple[Sequence[Answered], Sequence[Scores]]] | None = None,
 ) -> dict[str, float]:
     """Write ``results/<label>.json`` and ``examples/<label>-<set>.parquet`` of a run; return the figures.
 
     Figures are ``<set>/quality`` of the run's best replies, ``<set>/human_quality`` of the human responses to the same
     contexts, and ``<set>/quality_minus_human``, each with a 95% interval over dialogues (``_low``, ``_high``); ``all``
-    stands for the sets together.
+    stands for the sets together. Of contexts without a human response there are ``<name>/quality`` and, since no test
+    has told them, ``<name>/distinct_2``, ``<name>/distinct_3`` and ``<name>/mean_length`` (tokens) of the best replies.
 
     Args:
         folder: of the run.
@@ -128,6 +130,7 @@ def write_run(
         own: the scores of its replies, a list a set.
         human: those of the human responses.
         label: leads the names of the files.
+        answers: name -> what the run answered to contexts without a human response, and the scores.
     """
     found: dict[str, float] = {}
     columns: list[tuple[float, float, str]] = []
@@ -146,6 +149,10 @@ def write_run(
         with atomic_path(folder / "examples" / f"{label}-{one.name}.parquet") as temporary:
             pq.write_table(pa.table(table), temporary)
     found |= {f"{TOGETHER}/{key}": value for key, value in _run_figures(columns).items()}
+    for name, (answered, scores) in (answers or {}).items():
+        first_replies = [one.replies[0] for one in answered]
+        own_figures = summary_of(answered, scores) | reply_diversity(first_replies)
+        found |= {f"{name}/{key}": value for key, value in own_figures.items()}
     with atomic_path(folder / "results" / f"{label}.json") as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
