@@ -145,7 +145,7 @@ def check(folder: Path) -> None:
     exports = [path.parent for path in sorted((folder / DEPLOYED).glob(f"*/{MANIFEST}"))]
     for export in exports:
         verify_export(export, read_export(export))
-    also = f", and {len(exports)} exported encoders" if exports else ""
+    also = f", and {len(exports)} exported encoder{'s' if len(exports) > 1 else ''}" if exports else ""
     log.info("%s: %d responses%s, every file as it was written", folder, len(responses), also)
 
 
