@@ -326,6 +326,7 @@ def test_files(runs, tmp_path, capsys):
         lines = list(csv.DictReader(file))
     d = next(line for line in lines if line["system"] == "bi-encoder + D")
     assert float(d["hits_at_1_of_20"]) == pytest.approx(0.58)
+    assert float(d["hits_at_1_of_20_low"]) < 0.58 < float(d["hits_at_1_of_20_high"])
     assert (d["hits_at_1_of_20_runs"], d["hits_at_1_of_20_interval_over"]) == ("r03 r04", "seeds")
     assert d["quality"] == d["quality_runs"] == d["latency_ms"] == ""
     told = json.loads((out / "report.json").read_text())

@@ -89,7 +89,7 @@ def interval_over_seeds(deviation: float, count: int) -> float:
     """
     with extra("studies"):
         from scipy.stats import t
-    return float(t.ppf((1 + LEVEL) / 2, count - 1)) * deviation / math.sqrt(count)
+    return float(t.ppf((1 + LEVEL) / 2, count - 1) * deviation / math.sqrt(count))
 
 
 def of_one_condition(figures: Sequence[Figure]) -> tuple[list[Figure], list[Figure]]:
