@@ -71,3 +71,24 @@ def test_the_sentence_on_answers_is_a_result() -> None:
     added = next(row for row in rows_of("serve_load") if row[0].startswith("added at one client"))
     p50, p99 = (f"{float(found[place]):.1f}" for place in (4, 6))
     assert [one or other for one, other in shown] == [p50, p99, f"{float(found[2]):.3f}", f"{float(added[1][:-3]):.1f}"]
+
+
+STUDY_COLUMNS = ("system", "hits@1/20", "recall@10", "Dist-3", "learned quality", "teacher's LL", "latency")
+
+
+def study_table() -> list[list[str]]:
+    """Return the columns that README shows of the study's main table, runs' letters left out."""
+    text = (ROOT / "docs/results/study_small/report.md").read_text(encoding="utf-8")
+    lines = text.split("### Main results: all test sets together")[1].split("\n### ")[0].splitlines()
+    head, _, *rows = [[cell.strip() for cell in one.split("|")[1:-1]] for one in lines if one.startswith("| ")]
+    places = [next(i for i, name in enumerate(head) if name.startswith(column)) for column in STUDY_COLUMNS]
+    return [[re.sub(r" \([a-z]+\)$", "", row[place]) for place in places] for row in rows]
+
+
+def test_the_study_s_table_is_the_report_s() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## What it brings")[1].split("\n## ")[0]
+    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    head, _, *rows = shown
+    assert len(head) == len(STUDY_COLUMNS)
+    assert rows == study_table()
+    assert len(rows) >= 10  # people, the teacher by two scores or one, eight students
