@@ -48,14 +48,14 @@ def quality(arguments: Sequence[str]) -> None:
     if settings.run is not None:
         sets = read_run(settings.run, settings.stage)
         module = _metric(cli, checkpoint)
-        told = read_answers(settings.run, [one.name for one in sets]) if settings.stage == "test" else {}
-        groups = [side for found in sets for side in (found.replies, found.human)] + list(told.values())
+        others = read_answers(settings.run, [one.name for one in sets]) if settings.stage == "test" else {}
+        groups = [side for found in sets for side in (found.replies, found.human)] + list(others.values())
         scores = _scored(module, [one for group in groups for one in group])
         own, human = [], []
         for found in sets:
             own.append([next(scores) for _ in found.replies])
             human.append([next(scores) for _ in found.human])
-        answers = {name: (group, [next(scores) for _ in group]) for name, group in told.items()}
+        answers = {name: (group, [next(scores) for _ in group]) for name, group in others.items()}
         judged = RunFolder(resolve_path(settings.run))
         label = "quality" if settings.stage == "test" else f"quality-{settings.stage}"
         figures = write_run(judged.folder, sets, own, human, label, answers)
