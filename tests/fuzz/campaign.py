@@ -7,7 +7,6 @@ A fault is whatever is no error of ours: each is printed with the seed of its fi
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import os
 import platform
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from fuzz.engine import Report, fuzz
 from fuzz.mutations import broken_bytes
-from fuzz.pages import page_of
+from fuzz.pages import page_of, parser_of
 from fuzz.targets import ROOT, Target, targets
 from g2r_lightning.errors import G2RError
 
@@ -103,12 +102,9 @@ def main() -> int:
     Returns:
         1 where a fault was found.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--lines", type=int, default=100_000, help="of each reader")
     parser.add_argument("--experiments", type=int, default=1000, help="given to the parser")
-    parser.add_argument("--only", nargs="*", help="names of readers")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="Markdown page")
     flags = parser.parse_args()
     data = os.environ.get("G2R_DATA")
     known: dict[str, Target] = targets(Path(data) if data else None)

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fuzz.pages import page_of
+from fuzz.pages import page_of, parser_of
 
 if TYPE_CHECKING:
     from fuzz.targets import Target
@@ -217,11 +217,8 @@ def main() -> int:
     Returns:
         1 where a fault was found.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--runs", type=int, default=20_000, help="files for each reader")
-    parser.add_argument("--only", nargs="*", help="names of readers")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="Markdown page")
     parser.add_argument("--reader", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     flags = parser.parse_args()
