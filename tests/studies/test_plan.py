@@ -139,7 +139,9 @@ def test_the_times_of_all_calls_are_added_up(tmp_path, commands, capsys):
     assert times.read_text().splitlines()[1] == row  # what is passed over takes no time
     assert times.read_text().splitlines()[2].startswith("bad,0.")
     times.write_text("step,minutes,calls\nlong,many,2\n")
+    ran = len(commands)
     assert main([str(path)]) == 2
+    assert len(commands) == ran  # told before a step, not behind it
     assert "is no table of times" in capsys.readouterr().err
     path.write_text("times: '{a}'\nsteps: []")
     with pytest.raises(ConfigError, match="times: no variable 'a'"):

@@ -146,8 +146,10 @@ def run_plan(plan: Plan, minutes: float | None = None) -> bool:
         minutes: after which the running step is stopped; none by default.
 
     Raises:
-        G2RError: a step failed, or ended and left nothing.
+        G2RError: a step failed, or ended and left nothing; or the file for the times is no such table.
     """
+    if plan.times is not None:
+        _read_times(plan.times)  # a damaged one is told before the first step, not behind it
     until = None if minutes is None else time.monotonic() + 60 * minutes
     for number, step in enumerate(steps := plan.steps, start=1):
         if step.is_done:
@@ -194,15 +196,20 @@ def _run(step: Step, until: float | None) -> int | None:
         raise
 
 
+def _read_times(path: Path) -> dict[str, tuple[float, int]]:
+    """Return the minutes and calls of each step so far."""
+    if not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["step"]: (float(row["minutes"]), int(row["calls"])) for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise G2RError(f"{path}: is no table of times ({error}); move it away and call again") from error
+
+
 def _add_time(path: Path, name: str, minutes: float) -> None:
     """Add to a step's minutes and calls."""
-    rows: dict[str, tuple[float, int]] = {}
-    if path.is_file():
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = {row["step"]: (float(row["minutes"]), int(row["calls"])) for row in csv.DictReader(file)}
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise G2RError(f"{path}: is no table of times ({error}); move it away and call again") from error
+    rows = _read_times(path)
     before, calls = rows.get(name, (0.0, 0))
     rows[name] = (before + minutes, calls + 1)
     path.parent.mkdir(parents=True, exist_ok=True)
