@@ -106,6 +106,7 @@ def test_a_run_s_answers_to_other_contexts_are_judged_too(metric, module, fitted
     for name, lines in {
         "hard": [json.dumps({"context": context, "replies": [{"text": text}]}) for context, text in answers],
         "two": ['["hi", "hello"]'],  # a test set's name
+        "all": ['["hi", "hello"]'],  # that of all of them together
         "none": ['{"context": ["hi"], "replies": []}'],
     }.items():
         (run / f"predictions/{name}.jsonl").write_text("\n".join(lines))
@@ -119,7 +120,10 @@ def test_a_run_s_answers_to_other_contexts_are_judged_too(metric, module, fitted
     assert found["all/examples"] == 56
     assert not any(key.startswith("none/") for key in found)
     assert "none.jsonl:1: there is no reply" in caplog.text
-    assert "two.jsonl: a test set has this name" in caplog.text
+    weighted = sum(found[f"{name}/quality"] * found[f"{name}/examples"] for name in ("one", "two"))
+    assert found["all/quality"] == pytest.approx(weighted / 56)
+    for name in ("two", "all"):
+        assert f"{name}.jsonl: figures of a test set have this name" in caplog.text
 
 
 def test_what_predict_writes_is_read(metric, fitted, tmp_path):

@@ -22,7 +22,7 @@ from g2r_lightning.sections import QualitySettings
 from g2r_lightning.store.hashing import file_hash
 from g2r_lightning.studies.replies import Answered, read_answers, read_replies, read_run
 from g2r_lightning.studies.unreferenced import UnreferencedModule
-from g2r_lightning.studies.unreferenced.quality import Scores, scores_of, summary_of, write_lines, write_run
+from g2r_lightning.studies.unreferenced.quality import TOGETHER, Scores, scores_of, summary_of, write_lines, write_run
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def quality(arguments: Sequence[str]) -> None:
     if settings.run is not None:
         sets = read_run(settings.run, settings.stage)
         module = _metric(cli, checkpoint)
-        others = read_answers(settings.run, [one.name for one in sets]) if settings.stage == "test" else {}
+        others = read_answers(settings.run, [TOGETHER, *(one.name for one in sets)]) if settings.stage == "test" else {}
         groups = [side for found in sets for side in (found.replies, found.human)] + list(others.values())
         scores = _scored(module, [one for group in groups for one in group])
         own, human = [], []

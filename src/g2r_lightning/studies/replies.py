@@ -114,7 +114,7 @@ def read_answers(folder: str | Path, others: Collection[str] = ()) -> dict[str, 
 
     Args:
         folder: of the run.
-        others: names that are taken, of its test sets.
+        others: names that are taken, of its test sets and of all of them together.
     """
     found = {}
     for path in sorted((resolve_path(folder) / "predictions").glob("*.jsonl")):
@@ -124,7 +124,7 @@ def read_answers(folder: str | Path, others: Collection[str] = ()) -> dict[str, 
             log.warning("%s; its replies are not judged", error)
             continue
         if path.stem in others:
-            log.warning("%s: a test set has this name, so its replies are not judged; give it another", path)
+            log.warning("%s: figures of a test set have this name, so its replies are not judged; rename it", path)
             continue
         found[path.stem] = answers
     return found

@@ -58,8 +58,8 @@ class StoredRun:
     @property
     def answered(self) -> list[str]:
         """Names of the contexts without a human response whose replies were judged."""
-        judged = dict.fromkeys(key.split("/", 1)[0] for key in self.results.get("quality", {}) if "/" in key)
-        return [name for name in judged if name not in self.sets]
+        keys = (key.rpartition("/") for key in self.results.get("quality", {}))
+        return [name for name, _, figure in keys if figure == "distinct_2" and name not in self.sets]
 
 
 @dataclass(frozen=True)
