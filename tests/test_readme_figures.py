@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -92,3 +93,26 @@ def test_the_study_s_table_is_the_report_s() -> None:
     assert len(head) == len(STUDY_COLUMNS)
     assert rows == study_table()
     assert len(rows) >= 10  # people, the teacher by two scores or one, eight students
+
+
+def test_the_sentences_on_the_study_are_its_figures() -> None:
+    with (ROOT / "docs/results/study_small/setting-1/main-all.csv").open(encoding="utf-8") as file:
+        rows = {row["system"]: {k: float(v) for k, v in row.items() if v[:1] in "-0123456789" and v} for row in
+                csv.DictReader(file)}  # fmt: skip
+    plain, d, ll, mi = (rows[f"bi-encoder{more}"] for more in ("", " + D", " + DM-LL", " + DM-MI"))
+    told = " ".join((ROOT / "docs/study.md").read_text(encoding="utf-8").split())
+    hits, recall, dist, reply, quality = "hits_at_1_of_20", "recall_at_10", "distinct_3", "reply_ll", "quality"
+    assert f"from {plain[hits]:.1%} to {d[hits]:.1%}, and a little further with DM-LL ({ll[hits]:.1%})" in told
+    assert f"DM-MI ({mi[hits]:.1%})" in told
+    assert f"from {plain[recall]:.1%} to {d[recall]:.1%}" in told
+    assert f"Dist-3 {plain[dist]:.1%} to {d[dist]:.1%}" in told
+    assert f"{plain[reply]:.2f} nats a token to {d[reply]:.2f} with D, {ll[reply]:.2f} with DM-LL" in told
+    assert ", ".join(f"{one[quality]:.3f}" for one in (plain, d, ll, mi)) in told
+    assert f"people ({rows['human responses'][quality]:.3f})" in told
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"costs the student {100 * (plain[hits] - d[hits]):.1f} points of hits@1/20" in readme
+    teacher = json.loads((ROOT / "docs/results/study_small/records/teacher/results/test.json").read_text())
+    by_ll, by_mi = (100 * teacher[f"all/hits_at_1_of_20_{kind}"] for kind in ("ll", "mi"))
+    assert f"{by_ll:.1f}% of {teacher['all/ranked_examples']:.0f} test contexts by likelihood" in told
+    assert f"in {by_mi:.1f}% by mutual information" in told
+    assert f"perplexity is {teacher['all/perplexity']:.1f} a token" in told
