@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m g2r_lightning
 
-.PHONY: install quickstart quickstart-seeds coverage test test-slow lint types unit format sample bench clean help test-browser study study-small stored-study faults audit
+.PHONY: install quickstart quickstart-seeds coverage test test-slow lint types unit format sample bench clean help test-browser study study-small study-small-factors study-check stored-study faults audit
 
 help:
 	@echo "make quickstart   train a student on the shipped sample and compare it with the untrained one (under 4 minutes)"
@@ -16,6 +16,8 @@ help:
 	@echo "make sample       choose the sample's dialogues again and make its teacher and candidate store (about 1 hour)"
 	@echo "make bench        time every job beside its peers (40 minutes on two idle cores; SMALL=1: two; FULL=1: hours)"
 	@echo "make study-small  the study on two CPU cores, G2R_DATA=folder of the data sets (hours; goes on where it stopped)"
+	@echo "make study-small-factors  alpha, T, m, response set, negatives at the small study's size (an hour and a half)"
+	@echo "make study-check  the student held against its known figures (two hours; goes on where it stopped)"
 	@echo "make study        the whole study on a GPU"
 	@echo "make fuzz         100,000 broken lines for every reader, into docs/results/fuzz.md"
 	@echo "make fuzz-guided  the same readers by coverage, with Atheris, into docs/results/fuzz_guided.md"
@@ -119,6 +121,15 @@ sample: $(VENV)/.installed
 PLAN := $(BIN)/python -m g2r_lightning.studies.plan
 study-small: $(VENV)/.installed-dev
 	$(PLAN) experiments/study/small.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES)) $(STUDY_FLAGS)
+
+# After the small study: alpha, T, m, response set and negatives one at a time, at its size.
+study-small-factors: $(VENV)/.installed-dev
+	$(PLAN) experiments/study/small_factors.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES)) $(STUDY_FLAGS)
+
+# The student held against its known figures, before any comparison: two hours on two CPU cores.
+study-check: $(VENV)/.installed-dev
+	$(PLAN) experiments/study/check.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES)) $(STUDY_FLAGS)
+	$(BIN)/python benchmarks/student_check.py
 
 study: $(VENV)/.installed-dev
 	$(PLAN) experiments/study/full.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES)) $(STUDY_FLAGS)

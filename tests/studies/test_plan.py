@@ -172,7 +172,7 @@ def test_what_fails_is_named(tmp_path, commands, capsys):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize("name", ["small", "full"])
+@pytest.mark.parametrize("name", ["small", "small_factors", "check", "full"])
 def test_plans_name_files_that_are_there(name):
     steps = read_plan(STUDY / f"{name}.plan.yaml").steps
     assert len({one.done for one in steps if one.done}) == len([one for one in steps if one.done])

@@ -24,11 +24,15 @@ def parsed(arguments: tuple[str, ...]) -> tuple[System, dict, Path]:
     return system_of(StoredRun("x", Path("x"), "student", config, {}, {})), config, cli.run_settings.folder
 
 
-@pytest.mark.parametrize("name", ["small", "full"])
+@pytest.mark.parametrize("name", ["small", "small_factors", "full"])
 def test_students_of_the_plans_are_what_they_are_called(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("G2R_DATA", raising=False)
-    wanted = {"small": ("student 1 poly dm_mi",), "full": ("M without D m_ll", "hard negatives baseline")}[name]
+    wanted = {
+        "small": ("student 1 poly dm_mi",),
+        "small_factors": ("M without D m_mi", "alpha dm_ll 0.5"),
+        "full": ("M without D m_ll", "hard negatives baseline"),
+    }[name]
     steps = [one for one in read_plan(Path(f"experiments/study/{name}.plan.yaml")).steps if one.name in wanted]
     sizes = set()
     for step in steps:
@@ -39,9 +43,10 @@ def test_students_of_the_plans_are_what_they_are_called(name, monkeypatch):
         assert system.method == METHODS[called]
         assert system.encoder.startswith("poly" if "poly" in step.name else "bi")
         assert ("hard" in system.negatives) == step.name.startswith("hard")
+        assert not step.name.startswith("alpha") or system.alpha == float(step.name.split()[-1])
         data = config["data"]["init_args"]
         sizes.add((data["negatives"]["random"], data["max_candidates"], data["train_share"], data["batch_size"]))
-    assert sizes == ({(64, 4, 0.02, 48)} if name == "small" else {(512, 10, 1.0, 48)})
+    assert sizes == ({(512, 10, 1.0, 48)} if name == "full" else {(64, 4, 0.02, 48)})
     assert len(steps) == len(wanted)
 
 
