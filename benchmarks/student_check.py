@@ -1,7 +1,7 @@
 """Is the student sound? Its hits@1/20 beside what a plain MiniLM bi-encoder is known to reach; ``make study-check``.
 
-``experiments/study/check.plan.yaml`` trains; this writes docs/results/student_check.md from the records of the runs that
-are there, and fails where one is missing or the student that was trained on the whole split does not pass.
+``experiments/study/check.plan.yaml`` trains; this writes docs/results/student_check.md from the records of the runs
+that are there, and fails where one is missing or the student of the whole split does not pass.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def test_the_sentence_on_answers_is_a_result() -> None:
     assert [one or other for one, other in shown] == [p50, p99, f"{float(found[2]):.3f}", f"{float(added[1][:-3]):.1f}"]
 
 
-STUDY_COLUMNS = ("system", "hits@1/20", "recall@10", "Dist-3", "learned quality", "teacher's LL", "latency")
+STUDY_COLUMNS = ("system", "hits@1/20", "recall@10", "Dist-3", "learned quality", "teacher's LL", "times faster")
 
 
 def study_table() -> list[list[str]]:

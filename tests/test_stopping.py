@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import signal
+import threading
 
 import pytest
 from lightning.pytorch import Trainer
 
-from g2r_lightning import commands
+from g2r_lightning import cli, commands
 from g2r_lightning.callbacks import RetrievalEvaluation
 from g2r_lightning.cli import main
 from g2r_lightning.data.shard_pass import ShardPass
@@ -47,6 +49,32 @@ def test_what_a_library_makes_of_a_signal_is_a_signal_still(monkeypatch, capsys,
     monkeypatch.setattr(commands, "run", swallowed)
     assert main(["score"]) == 130
     assert "stopped; run the same command again to go on" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_a_command_is_watched_is_told_too(monkeypatch, capsys):
+    """Seen in `make faults`: a traceback, when it came while messages were being set up."""
+    monkeypatch.setattr(cli, "_quieten", lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert main(["score"]) == 130
+    assert "stopped; run the same command again to go on" in capsys.readouterr().err
+
+
+def test_a_thread_that_cannot_write_says_so_in_a_line(monkeypatch, caplog):
+    """Seen in `make faults`: the traceback of TensorBoard's thread, when the disk was full."""
+    others = []
+    monkeypatch.setattr(threading, "excepthook", others.append)
+
+    def run(*_):
+        for error in (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "events"), ValueError("another")):
+            thread = threading.Thread(target=lambda error=error: (_ for _ in ()).throw(error))
+            thread.start()
+            thread.join()
+        return 0
+
+    monkeypatch.setattr(commands, "run", run)
+    for _ in range(2):
+        assert main(["score"]) == 0
+    assert caplog.text.count("in another thread: events: No space left on device; check permissions") == 2
+    assert [str(one.exc_value) for one in others] == ["another", "another"]
 
 
 def test_patience_lasts_for_one_signal():

@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 
@@ -54,7 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, 2 for what the person at the keyboard can mend, 130 after Ctrl-C, 143 after SIGTERM, or 1 for
         what `doctor` found.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # before or behind what StopSignals watches
+        return _fail(STOPPED, 130)
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         _say(usage())
         return 0 if arguments else 2
@@ -67,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
         return _fail(f"unknown command '{command}'{hint}\n\n{usage()}")
     _quieten()
+    _threads_in_a_line()
     with StopSignals() as signals:
         try:
             status: int = importlib.import_module("g2r_lightning.commands").run(command, rest)
@@ -85,6 +93,26 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             return _fail(told)
     return status
+
+
+def _threads_in_a_line() -> None:
+    """Have a library's thread that cannot write say so in a line, without a traceback; TensorBoard has such a thread.
+
+    The command meets the same error at its next write, and ends with it. Not undone when the command ends: such threads
+    write their last then.
+    """
+    before = threading.excepthook
+    if getattr(before, "__name__", "") == "disk_trouble_in_a_line":
+        return
+
+    def disk_trouble_in_a_line(failure: threading.ExceptHookArgs) -> None:
+        told = disk_trouble(failure.exc_value) if isinstance(failure.exc_value, Exception) else None
+        if told is None:
+            before(failure)
+        else:
+            logging.getLogger(__name__).warning("in another thread: %s", told)
+
+    threading.excepthook = disk_trouble_in_a_line
 
 
 def usage() -> str:

@@ -135,7 +135,8 @@ class ExperimentCLI(LightningCLI):
         if self.command == "score":
             parser.add_argument("--candidates", type=str | None, default=None, help="JSONL of contexts and candidates")
             parser.add_argument("--output", type=str | None, default=None, help="file for their scores")
-            parser.add_argument("--replies_of", type=str | None, default=None, help="run whose test replies are scored")
+            told = "run, or list of runs, whose test replies are scored"
+            parser.add_argument("--replies_of", type=list[str] | str | None, default=None, help=told)
         if self.command == "import":
             parser.add_argument("--replies", type=str | None, default=None, help="JSONL of contexts and replies")
             parser.add_argument("--source", type=str, default="llm", help="who wrote these replies")

@@ -276,13 +276,14 @@ class QualitySettings:
             the folder of a candidate store.
         output: file for the scores, a line a context; ``<run>/quality/<name of the input>.jsonl`` by default. The
             figures stand beside it, as ``<name>.summary.json``.
-        run: folder of a student's run instead: its replies to its test sets, into its ``results/quality.json``.
-        stage: which of that run's examples; ``quality-<stage>.json`` where not ``test``.
+        run: folder of a student's run instead, or a list of them: its replies to its test sets, into its
+            ``results/quality.json``. What several runs share, contexts and human responses, is encoded once.
+        stage: which of a run's examples; ``quality-<stage>.json`` where not ``test``.
     """
 
     input: str | None = None
     output: str | None = None
-    run: str | None = None
+    run: list[str] | str | None = None
     stage: Literal["test", "validation", "untrained"] = "test"
 
 

@@ -95,7 +95,8 @@ class Trial:
         locked = self._locked(fault) if fault.kind == "no permission" else []
         first = self.server.run(list(job.words), self.folder, **chosen)
         for path in locked:
-            path.chmod(0o755)
+            if path.is_dir():  # the command may have put another in its place
+                path.chmod(0o755)
         _check_end(fault, first)
         if os.path.ismount(self.folder):
             subprocess.run(["mount", "-o", f"remount,size={ROOM}", str(self.folder)], check=True)

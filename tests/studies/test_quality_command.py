@@ -99,6 +99,20 @@ def test_a_run_s_replies_are_judged_into_the_run(metric, module, fitted, tmp_pat
     assert "val/quality" in results(run, "quality-validation")
 
 
+def test_several_runs_are_judged_as_each_alone(metric, fitted, tmp_path):
+    runs = [shutil.copytree(fitted.parent / "runs/first", tmp_path / name) for name in ("x", "y")]
+    (runs[1] / "predictions").mkdir(exist_ok=True)
+    (runs[1] / "predictions/hard.jsonl").write_text('{"context": ["i like tea"], "replies": [{"text": "me too"}]}')
+    alone = []
+    for run in runs:
+        assert main(["quality", "-c", str(metric), f"--quality.run={run}"]) == 0
+        alone.append(results(run, "quality"))
+        (run / "results/quality.json").unlink()
+    assert "hard/quality" in alone[1]
+    assert main(["quality", "-c", str(metric), f"--quality.run=[{runs[0]},{runs[1]}]"]) == 0
+    assert [results(run, "quality") for run in runs] == [pytest.approx(one, abs=1e-6) for one in alone]
+
+
 def test_a_run_s_answers_to_other_contexts_are_judged_too(metric, module, fitted, tmp_path, caplog):
     run = shutil.copytree(fitted.parent / "runs/first", tmp_path / "first")
     (run / "predictions").mkdir(exist_ok=True)
@@ -152,6 +166,7 @@ def test_what_predict_writes_is_read(metric, fitted, tmp_path):
     ("flags", "complaint"),
     [
         ([], "name what is to be judged"),
+        (["--quality.run=[]"], "name what is to be judged"),
         (["--quality.input=a", "--quality.run=b"], "name what is to be judged"),
         (["--quality.input={}/none.jsonl"], "none.jsonl: no such file"),
         (["--quality.input={}/bad.jsonl"], "bad.jsonl:2: broken JSON"),

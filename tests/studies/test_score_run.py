@@ -75,6 +75,37 @@ def test_replies_and_human_responses_of_a_run(fitted, gpt2, tmp_path):
     assert "all/reply_mi" not in json.loads((run / "results/likelihood.json").read_text())
 
 
+def test_several_runs_are_scored_as_each_alone(fitted, gpt2, tmp_path):
+    runs = [tmp_path / "runs/x", tmp_path / "runs/y"]
+    for run in runs:
+        shutil.copytree(
+            fitted.parent / "runs/first", run, ignore=shutil.ignore_patterns("checkpoints", "index", "events*")
+        )
+    path = runs[1] / "examples/test-one.parquet"
+    table = pq.read_table(path)
+    replies = ["another reply", table["response"][1].as_py(), *table["reply"].to_pylist()[2:]]
+    pq.write_table(table.set_column(table.schema.get_field_index("reply"), "reply", [replies]), path)
+    alone = []
+    for run in runs:
+        assert main(["score", *FLAGS, gpt2, f"--replies_of={run}"]) == 0
+        alone.append(json.loads((run / "results/likelihood.json").read_text()))
+        (run / "results/likelihood.json").unlink()
+    assert alone[0]["one/reply_ll"] != alone[1]["one/reply_ll"]
+    assert main(["score", *FLAGS, gpt2, f"--replies_of=[{runs[0]},{runs[1]},{runs[0]}]"]) == 0
+    for run, expected in zip(runs, alone, strict=True):
+        assert json.loads((run / "results/likelihood.json").read_text()) == pytest.approx(expected)
+        assert json.loads((run / "record.json").read_text())["likelihood_teacher"]
+        assert not list((run / "results").glob(".likelihood*"))
+    told = pq.read_table(runs[1] / "examples/likelihood-one.parquet").to_pydict()
+    assert told["reply"][0] == "another reply"
+    assert told["reply_ll"][1] == told["human_ll"][1]
+
+
+def test_no_run_is_refused(gpt2, capsys):
+    assert main(["score", *FLAGS, gpt2, "--replies_of=[]"]) == 2
+    assert "name a run" in capsys.readouterr().err
+
+
 def test_a_folder_without_replies_is_refused(gpt2, tmp_path, capsys):
     assert main(["score", *FLAGS, gpt2, f"--replies_of={Path(tmp_path)}"]) == 2
     assert "no replies here" in capsys.readouterr().err

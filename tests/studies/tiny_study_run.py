@@ -61,7 +61,7 @@ def run_tiny_study(more: dict[str, str]) -> None:
     base = "-c experiments/base.yaml -c experiments/study/small.yaml"
     flags = {
         "fit": fit,
-        "fit_teacher": " ".join([*TEACHER, *TRAINER, "--trainer.max_steps=2"]),
+        "fit_teacher": " ".join([*TEACHER, *TRAINER, "--trainer.limit_train_batches=2"]),
         "fit_metric": " ".join([*ENCODER, *TRAINER, "--alias.train_share=1.0", "--model.projection=8"]),
         "contexts": "3",
         "results": "results",

@@ -36,32 +36,17 @@ def quality(arguments: Sequence[str]) -> None:
     """
     cli = ExperimentCLI("quality", arguments, ("model",))
     settings = QualitySettings(**vars(cli.config.quality))
-    if (settings.input is None) == (settings.run is None):
+    if (settings.input is None) == (not settings.run):
         raise ConfigError(
             "name what is to be judged: --quality.input=FILE (JSONL of contexts and replies, or a candidate store), or "
-            "--quality.run=runs/NAME (a finished run's replies to its test sets)"
+            "--quality.run=runs/NAME (a finished run's replies to its test sets; [runs/A,runs/B] for several)"
         )
     own_run = RunFolder(cli.run_settings.folder)
     checkpoint = chosen_checkpoint(cli.config.ckpt_path, own_run)
     if checkpoint is None:
         raise ConfigError("--ckpt_path=none: an untrained metric's scores mean nothing; name a checkpoint")
     if settings.run is not None:
-        sets = read_run(settings.run, settings.stage)
-        module = _metric(cli, checkpoint)
-        others = read_answers(settings.run, [TOGETHER, *(one.name for one in sets)]) if settings.stage == "test" else {}
-        groups = [side for found in sets for side in (found.replies, found.human)] + list(others.values())
-        scores = _scored(module, [one for group in groups for one in group])
-        own, human = [], []
-        for found in sets:
-            own.append([next(scores) for _ in found.replies])
-            human.append([next(scores) for _ in found.human])
-        answers = {name: (group, [next(scores) for _ in group]) for name, group in others.items()}
-        judged = RunFolder(resolve_path(settings.run))
-        label = "quality" if settings.stage == "test" else f"quality-{settings.stage}"
-        figures = write_run(judged.folder, sets, own, human, label, answers)
-        metric = {"checkpoint": checkpoint, "sha256": file_hash(Path(checkpoint)), "stage": settings.stage}
-        judged.update_record(quality_metric=metric)
-        _print(f"{judged.folder.name}: quality", figures)
+        _judge_runs(_metric(cli, checkpoint), checkpoint, settings)
         return
     assert settings.input is not None
     output = _output(settings, own_run)
@@ -74,6 +59,34 @@ def quality(arguments: Sequence[str]) -> None:
         temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     _print(f"{settings.input}: quality", {f"replies/{key}": value for key, value in figures.items()})
     log.info("wrote the scores of %d contexts to %s", len(answered), output)
+
+
+def _judge_runs(module: UnreferencedModule, checkpoint: str, settings: QualitySettings) -> None:
+    """Write and print what the metric thinks of the replies of one run or several, whose texts are encoded once."""
+    runs = [settings.run] if isinstance(settings.run, str) else list(dict.fromkeys(settings.run or ()))
+    found = [read_run(run, settings.stage) for run in runs]
+    answers = [
+        read_answers(run, [TOGETHER, *(one.name for one in sets)]) if settings.stage == "test" else {}
+        for run, sets in zip(runs, found, strict=True)
+    ]
+    groups = [
+        group
+        for sets, others in zip(found, answers, strict=True)
+        for group in (*(side for one in sets for side in (one.replies, one.human)), *others.values())
+    ]
+    scores = _scored(module, [one for group in groups for one in group])
+    label = "quality" if settings.stage == "test" else f"quality-{settings.stage}"
+    metric = {"checkpoint": checkpoint, "sha256": file_hash(Path(checkpoint)), "stage": settings.stage}
+    for run, sets, others in zip(runs, found, answers, strict=True):
+        own, human = [], []
+        for one in sets:
+            own.append([next(scores) for _ in one.replies])
+            human.append([next(scores) for _ in one.human])
+        judged = RunFolder(resolve_path(run))
+        scored = {name: (group, [next(scores) for _ in group]) for name, group in others.items()}
+        figures = write_run(judged.folder, sets, own, human, label, scored)
+        judged.update_record(quality_metric=metric)
+        _print(f"{judged.folder.name}: quality", figures)
 
 
 def _metric(cli: ExperimentCLI, checkpoint: str) -> UnreferencedModule:

@@ -1,8 +1,9 @@
 """``score --replies_of=runs/NAME``: how likely the teacher finds what a student's run replied to its test examples.
 
-The teacher reads every test context with two candidates, the run's best reply and the human response. What it tells
-goes into the run's ``results/likelihood.json``: ``<set>/reply_ll`` and ``<set>/human_ll``, natural-log likelihood a
-token, and where the scoring has a prior ``reply_mi`` and ``human_mi``, each with its 95% interval over dialogues;
+The teacher reads every test context with two candidates, the run's best reply and the human response; of several runs
+(``--replies_of=[runs/A,runs/B]``) each context once, with what any of them replied. What it tells goes into each run's
+``results/likelihood.json``: ``<set>/reply_ll`` and ``<set>/human_ll``, natural-log likelihood a token, and where the
+scoring has a prior ``reply_mi`` and ``human_mi``, each with its 95% interval over dialogues;
 ``examples/likelihood-<set>.parquet`` has those of every example, to compare runs in pairs.
 """
 
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from g2r_lightning.commands.passes import prior_name, run_pass, scoring_teacher
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.dialogue import Example
+from g2r_lightning.errors import ConfigError
 from g2r_lightning.metrics import cluster_bootstrap
 from g2r_lightning.paths import atomic_path, resolve_path
 from g2r_lightning.runs import RunFolder
@@ -36,23 +38,24 @@ from g2r_lightning.teacher.passes import score_rows
 log = logging.getLogger(__name__)
 SIDES = ("reply", "human")
 TOGETHER = "all"
+Rows = list[list[int]]
 
 
 def score_run(cli: ExperimentCLI) -> None:
-    """Score the replies of ``--replies_of`` into its run's results.
+    """Score the replies of ``--replies_of`` into the results of its run, or of each of its runs.
 
     Raises:
-        G2RError: the folder is no run with test examples, or the teacher tells no likelihoods.
+        G2RError: a folder is no run with test examples, or the teacher tells no likelihoods.
     """
-    run = RunFolder(resolve_path(cli.config.replies_of))
-    sets = read_run(run.folder)
+    named = cli.config.replies_of
+    runs = [RunFolder(resolve_path(one)) for one in dict.fromkeys([named] if isinstance(named, str) else named)]
+    if not runs:
+        raise ConfigError("--replies_of=[]: name a run, or a list of them")
+    sets = [read_run(run.folder) for run in runs]
     teacher = scoring_teacher(cli.build("teacher"))
     settings = ScoringSettings(**vars(cli.config.scoring))
-    members = [
-        (Example(key, reply.context, ""), [reply.replies[0], human.replies[0]])
-        for one in sets
-        for key, reply, human in zip(one.example_ids, one.replies, one.human, strict=True)
-    ]
+    asked, rows = _asked(sets)
+    members = [(Example(key, context, ""), list(texts)) for (key, context), texts in asked.items()]
     examples = [example for example, _ in members]
     prior = make_prior(settings.prior, examples, settings.seed)
     plan = ScoreManifest(
@@ -63,7 +66,7 @@ def score_run(cli: ExperimentCLI) -> None:
         prior=prior_name(settings, prior),
         examples_per_shard=cli.config.shard_size,
     )
-    folder = run.folder / "results" / ".likelihood.parts"
+    folder = runs[0].folder / "results" / ".likelihood.parts"
     writer = ShardWriter(folder, SCORE_SCHEMA, plan, flag="--replies_of")
 
     def make(index: int) -> tuple[list, dict[str, int]]:  # type: ignore[type-arg]
@@ -75,12 +78,41 @@ def score_run(cli: ExperimentCLI) -> None:
     writer.finish()
     shards = [pq.read_table(folder / shard_name(index)).to_pydict() for index in range(writer.num_shards)]
     columns = {name: [value for shard in shards for value in shard[name]] for name in shards[0]}
+    for run, own, places in zip(runs, sets, rows, strict=True):
+        _write(run, own, {name: [column[place] for place in places] for name, column in columns.items()})
+        run.update_record(likelihood_teacher={**teacher.describe(), "prior": plan.prior})
+    shutil.rmtree(folder)
+
+
+def _asked(runs: Sequence[Sequence[RunReplies]]) -> tuple[dict[tuple[str, tuple[str, ...]], dict[str, int]], Rows]:
+    """Return what the teacher is to score of some runs, and where each run finds its own.
+
+    Returns:
+        Example and context -> its distinct texts with their rows among all; and for each run those rows, two an
+        example, its reply, then the human response.
+    """
+    asked: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
+    wanted = [
+        ((key, reply.context), text.replies[0])
+        for sets in runs
+        for one in sets
+        for key, reply, human in zip(one.example_ids, one.replies, one.human, strict=True)
+        for text in (reply, human)
+    ]
+    for member, text in wanted:
+        asked.setdefault(member, {})[text] = 0
+    for row, (member, text) in enumerate((member, text) for member, texts in asked.items() for text in texts):
+        asked[member][text] = row
+    places = iter(asked[member][text] for member, text in wanted)
+    return asked, [[next(places) for one in sets for _ in 2 * one.replies] for sets in runs]
+
+
+def _write(run: RunFolder, sets: Sequence[RunReplies], columns: dict[str, list[float]]) -> None:
+    """Write a run's figures and those of its examples."""
     found = likelihood_figures(sets, columns)
     with atomic_path(run.folder / "results" / "likelihood.json") as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     _write_examples(run.folder, sets, columns)
-    run.update_record(likelihood_teacher={**teacher.describe(), "prior": plan.prior})
-    shutil.rmtree(folder)
     for key in (f"{TOGETHER}/{side}_ll" for side in SIDES):
         log.info("%s: %s %.3f nats a token", run.folder, key, found[key])
 

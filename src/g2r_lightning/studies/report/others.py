@@ -29,6 +29,7 @@ from g2r_lightning.studies.report.stored_runs import StoredRun
 from g2r_lightning.studies.report.tables import Base, Filler, Table, main_rows
 
 Figures = dict[str, list[Figure]]
+TEACHER = "teacher"
 TIMES = ("mean_ms", "p50_ms", "p95_ms", "p99_ms", "replies_per_second", "mean_length")
 
 
@@ -40,6 +41,11 @@ def human_row(setting: Setting, dataset: str) -> tuple[dict[str, str], Figures] 
         for key, figure in {**texts, **human_judged(one.run, dataset)}.items():
             found.setdefault(key, [figure])
     return ({"system": "human responses"}, found) if found else None
+
+
+def _called(name: str) -> str:
+    """Return a teacher's name for a table, in which it must be told from a student."""
+    return name if name.startswith(TEACHER) else f"{TEACHER} {name}"
 
 
 def teacher_rows(
@@ -64,12 +70,12 @@ def teacher_rows(
                 if stored in run.test
             }
             if found:
-                label = {"system": f"teacher {name}, by {kind.upper()}"}
+                label = {"system": f"{_called(name)}, by {kind.upper()}"}
                 rows[name if kind == "ll" else f"{name}, {kind}"] = (label, found)
     for one in setting.runs:
         for name in _timed_names(one.run):
             system = timed_teacher(one.run, name)
-            row = rows.setdefault(name, ({"system": f"teacher {name}"}, {}))
+            row = rows.setdefault(name, ({"system": _called(name)}, {}))
             value = float(one.run.results["latency"][f"{system}/mean_ms"])
             if not row[1].get(LATENCY.key):  # of several studies the first: a mean would be over other hours
                 row[1][LATENCY.key] = [Figure(value, None, None, one.run.name, conditions(one.run))]
@@ -132,9 +138,9 @@ def latency_table(filler: Filler, setting: Setting, base: Base) -> Table:
                 own = (
                     labels["system"] if system == STUDENT else f"{labels['system']}, {system.removeprefix('student ')}"
                 )
-                label = own if system.startswith("student ") else f"teacher {system}"
+                label = own if system.startswith("student ") else _called(system)
                 _add(figures.setdefault(label, {}), one, system)
-    ordered = sorted(figures.items(), key=lambda item: item[0].startswith("teacher "))
+    ordered = sorted(figures.items(), key=lambda item: item[0].startswith(TEACHER))
     filler.fill(table, [({"system": name}, found) for name, found in ordered])
     return table
 
