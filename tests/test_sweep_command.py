@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -22,14 +23,14 @@ from rich.console import Console
 from g2r_lightning.callbacks import RandomState
 from g2r_lightning.cli import main
 from g2r_lightning.commands import sweep as command
-from g2r_lightning.errors import ConfigError
+from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.runs import RunFolder, differences
 from g2r_lightning.sections import SweepSettings
 from g2r_lightning.studies.sweep import queue as queues
 from g2r_lightning.studies.sweep.live import live_table
 from g2r_lightning.studies.sweep.plan import make_plan
 from g2r_lightning.studies.sweep.queue import Queue
-from g2r_lightning.studies.sweep.storage import open_study
+from g2r_lightning.studies.sweep.storage import JournalLock, _journal_lock, open_study
 from g2r_lightning.studies.sweep.trial import run_task
 from g2r_lightning.studies.sweep.watch import KEPT
 from tiny_experiment import run, same, weights
@@ -230,6 +231,67 @@ def test_a_dry_run_prints_the_points(fitted, root, tmp_path, capsys):
     assert capsys.readouterr().out.count("  --model.optimizer.lr=") == 3
 
 
+def test_a_full_disk_stops_the_study_and_the_same_command_goes_on(fitted, root, tmp_path, monkeypatch, trained, capsys):
+    """Seen in `make faults`: its runs were tried three times in a second, and then counted as failed for good."""
+    fit = command._fit
+    full: list[Exception] = [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.ckpt")]
+
+    def failing(arguments, callbacks):
+        if "--run.name=lr=0.01,seed=1" in arguments and full:
+            try:
+                raise full.pop()
+            except OSError as error:
+                raise G2RError("x.ckpt: cannot be written") from error
+        return fit(arguments, callbacks)
+
+    monkeypatch.setattr(command, "_fit", failing)
+    flags = (root, "--name=study", "--grid", RATES, "--retries=0")
+    assert run("sweep", fitted, *flags) == 2
+    said = capsys.readouterr().err
+    assert "lr=0.01,seed=1: x.ckpt: cannot be written; make room, then run the same command again" in said
+    assert run("sweep", fitted, *flags) == 0
+    found = {row["run"]: row["state"] for row in rows(tmp_path / "study", "runs.csv")}
+    assert found == {"lr=0.0001,seed=1": "finished", "lr=0.01,seed=1": "finished"}
+    assert trained.count("lr=0.0001,seed=1") == 1
+
+
+def test_no_killed_process_keeps_the_journal_s_lock(tmp_path):
+    """Seen in `make faults`: the next process waited for half a minute."""
+    lock = _journal_lock(tmp_path / "study.journal")
+    if not isinstance(lock, JournalLock):
+        pytest.skip("this file system knows no locks")
+    hold = "import sys, time; from pathlib import Path; from g2r_lightning.studies.sweep.storage import _journal_lock\n"
+    hold += "lock = _journal_lock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
+    words = [sys.executable, "-c", hold, str(tmp_path / "study.journal")]
+    got: list[float] = []
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        thread = threading.Thread(target=lambda: got.append(lock.acquire() and time.monotonic()))
+        thread.start()
+        thread.join(0.3)
+        assert not got
+        process.kill()
+        killed = time.monotonic()
+        thread.join(30)
+    assert got[0] - killed < 5
+
+
+def test_a_thread_holds_the_journal_s_lock_until_it_lets_go(tmp_path):
+    lock = JournalLock(tmp_path / "lock")
+    assert lock.acquire()
+    assert lock.acquire()  # a signal came between asking and using
+    got: list[bool] = []
+    thread = threading.Thread(target=lambda: got.append(lock.acquire()))
+    thread.start()
+    thread.join(0.3)
+    assert not got
+    lock.release()
+    thread.join(30)
+    assert got
+    lock.release()  # holds nothing, and takes nothing from the other
+
+
 def test_failures_are_tried_again_or_reported(fitted, root, tmp_path, monkeypatch, trained, capsys):
     fit = command._fit
     errors = {
@@ -318,6 +380,18 @@ def test_a_run_of_another_machine_is_taken_over_when_it_is_silent_for_long(tmp_p
     assert here.finish(again, "COMPLETE", 0.2)
     again.held.close()
     assert [one.last.value for one in here.runs()] == [0.2, None]
+
+
+def test_a_run_that_was_being_taken_by_a_process_that_was_stopped_waits_no_more(tmp_path, monkeypatch):
+    """Seen in `make faults`: the next process waited for five minutes."""
+    plan = plan_of(tmp_path)
+    first = Queue(open_study(plan), plan)
+    with monkeypatch.context() as patch:
+        patch.setattr(queues.socket, "gethostname", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            first.take()
+    second = Queue(open_study(plan), plan)
+    assert {second.take().name, second.take().name} == {"lr=0.0001,seed=1", "lr=0.01,seed=1"}
 
 
 def test_ctrl_c_gives_the_run_back(fitted, root, tmp_path, monkeypatch, capsys):

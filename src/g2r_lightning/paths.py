@@ -26,6 +26,14 @@ _WORDS = (
     "input/output error", "requested and ", "os error 28", "write error", "write failed", "error writing",
 )  # fmt: skip
 """What libraries that write files themselves say of a full disk: numpy, safetensors, faiss, torch."""
+_FULL_WORDS = (
+    "no space left",
+    "disk quota exceeded",
+    "file too large",
+    "requested and ",
+    "os error 28",
+    "write failed",
+)
 
 
 def resolve_path(path: str | Path) -> Path:
@@ -69,6 +77,22 @@ def disk_trouble(error: Exception) -> str | None:
     if not isinstance(error, OSError | RuntimeError | ValueError) and type(error).__name__ != "SafetensorError":
         return None
     return f"{told}; {FULL}, then run the same command again" if any(w in told.lower() for w in _WORDS) else None
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from, says that nothing more goes onto the disk.
+
+    >>> disk_is_full(OSError(errno.ENOSPC, "No space left on device")), disk_is_full(OSError(errno.EACCES, "no"))
+    (True, False)
+    """
+    known: BaseException | None = error
+    while known is not None:
+        if isinstance(known, OSError) and known.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(words in str(known).lower() for words in _FULL_WORDS):
+            return True
+        known = known.__cause__ or known.__context__
+    return False
 
 
 @contextmanager

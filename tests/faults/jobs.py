@@ -107,6 +107,7 @@ class Job:
         after: the job whose outcome it stands on.
         makes: files and folders that it writes.
         reads: files and folders of others that it stands on; a damage of any must be told, or change nothing.
+        once: whether it refuses to be done again, like sheets that raters may have by now.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Job:
     after: str
     makes: tuple[str, ...]
     reads: tuple[str, ...] = ()
+    once: bool = False
 
 
 _RUN = "runs/first"
@@ -146,9 +148,20 @@ JOBS = {
             (f"{_RUN}/index",)),
         Job("export folder", ("export", "-c", "student.yaml", "--format=sentence-transformers"), "fit",
             (f"{_RUN}/export",), (f"{_RUN}/checkpoints",)),
-        Job("fit metric", ("fit", "-c", "metric.yaml"), "", ("runs/metric",)),
+        Job("fit metric", ("fit", "-c", "metric.yaml"), "fit", ("runs/metric",)),
         Job("quality", ("quality", "-c", "metric.yaml", "--quality.input=judged.jsonl"), "fit metric",
             ("runs/metric/quality",), ("runs/metric/checkpoints", "cache")),
+        Job("quality of a run", ("quality", "-c", "metric.yaml", f"--quality.run={_RUN}"), "fit metric",
+            (f"{_RUN}/results", f"{_RUN}/examples", f"{_RUN}/record.json"), ("runs/metric/checkpoints",)),
+        Job("likelihood of a run", ("score", "-c", "teacher.yaml", f"--replies_of={_RUN}"), "fit",
+            (f"{_RUN}/results", f"{_RUN}/examples", f"{_RUN}/record.json")),
+        Job("compare", ("compare", _RUN, f"{_RUN}@untrained", "--samples=200", "--output=compared"), "fit",
+            ("compared",)),
+        Job("report", ("report", "--runs=[runs]", "--output=tables", "--records=true"), "fit", ("tables",)),
+        Job("human export", ("human", "export", f"--systems={{first: {_RUN}}}", "--tasks=[ssa]", "--contexts=6",
+                             "--output=rating"), "fit", ("rating",), once=True),
+        Job("sweep", ("sweep", "-c", "student.yaml", "--grid", "model.loss.alpha=[0,0.5]", "--sweep.name=alpha"),
+            "score", ("runs/alpha/points.csv", *(f"runs/alpha/alpha={one},seed=3/results" for one in (0, 0.5)))),
     )
 }  # fmt: skip
 

@@ -21,6 +21,8 @@ from faults.server import Server
 
 GOOD = ("continued", "not reached", "refused, then continued", "refused", "harmless")
 ROOM = 64 * 2**20
+SECONDS_TO_LISTEN = 0.1
+"""A signal that comes earlier may find nobody that could answer it."""
 PASSING = ("*.tmp", ".*-new-*", ".*-old-*", ".*-compact-*", "*.work")
 
 
@@ -97,7 +99,7 @@ class Trial:
         for path in locked:
             if path.is_dir():  # the command may have put another in its place
                 path.chmod(0o755)
-        _check_end(fault, first)
+        _check_end(fault, first, chosen.get("after", SECONDS_TO_LISTEN))
         if os.path.ismount(self.folder):
             subprocess.run(["mount", "-o", f"remount,size={ROOM}", str(self.folder)], check=True)
         shards = self._shards(job, after)
@@ -105,7 +107,7 @@ class Trial:
         if fault.kind.startswith("killed"):
             harmed = damage(fault, self._made(job))
             shards = {}
-        again = self.server.run(list(job.words), self.folder)
+        again = first if job.once and not first["status"] else self.server.run(list(job.words), self.folder)
         _check_said(again)
         if again["status"] == 2 and harmed is not None and self._named(harmed, again["said"]):
             return "refused", _last(again["said"]), first["seconds"]
@@ -210,13 +212,13 @@ class Trial:
         return locked
 
 
-def _check_end(fault: Fault, found: dict[str, Any]) -> None:
-    """Judge how the first run ended."""
+def _check_end(fault: Fault, found: dict[str, Any], after: float) -> None:
+    """Judge how the first run ended, that was sent a signal ``after`` so many seconds."""
     if found["hung"]:
         raise BrokenError("hangs", _last(found["said"]))
     _check_said(found)
     word = fault.kind.split()[0]
-    before = fault.kind.endswith("time") and fault.place < 0.05  # nothing had begun that could listen
+    before = fault.kind.endswith("time") and (fault.place < 0.05 or after < SECONDS_TO_LISTEN)
     expected = {0, 128 + SIGNALS.get(word, 0), -SIGNALS.get(word, 0) if before else 0}
     if word in ("terminate", "interrupt") and found["status"] not in expected:
         raise BrokenError("not stopped cleanly", f"{found['status']}: {_last(found['said'])}")

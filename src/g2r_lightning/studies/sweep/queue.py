@@ -205,10 +205,13 @@ class Queue:
         """Whether the process of a running trial has ended.
 
         On its own machine the lock in its name tells, which no killed process keeps. On another one, or where there
-        are no such locks, it is gone when it has been silent for long.
+        are no such locks, it is gone when it has been silent for long. One that never said whose it is was stopped
+        while it took the run, for which it held the folder that this process holds now.
         """
         facts = trial.user_attrs
         owner = facts.get("owner", {})
+        if not owner and is_held(self.plan.folder):
+            return True
         if owner.get("host") == socket.gethostname():
             held = is_held(self.plan.folder / LOCKS / facts["run"])
             if held is not None:

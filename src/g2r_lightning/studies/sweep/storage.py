@@ -7,13 +7,15 @@ runs and only writes down again what they found.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.extras import extra
-from g2r_lightning.paths import alone_in, writable_place
+from g2r_lightning.paths import alone_in, is_held, writable_place
 from g2r_lightning.studies.sweep.plan import Plan
 
 SPEC = "g2r_spec"
@@ -104,16 +106,57 @@ def _storage(place: str) -> Any:
     if "://" in place:
         return optuna.storages.RDBStorage(place, engine_kwargs={"connect_args": {"timeout": 60}} if
                                           place.startswith("sqlite") else None)  # fmt: skip
-    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+    from optuna.storages.journal import JournalFileBackend
 
     path = writable_place(Path(place).expanduser())
-    lock = JournalFileSymlinkLock(str(path))
+    lock = _journal_lock(path)
     lock.acquire()
     try:
         _cut_torn_line(path)
     finally:
         lock.release()
     return optuna.storages.JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+
+
+def _journal_lock(path: Path) -> Any:
+    """Return what keeps two processes from appending to a journal at once.
+
+    Optuna's own locks are files, which a killed process leaves; the next one waits for half a minute before it takes
+    them for left over. The system takes a lock from a killed process at once. Where it knows none, Optuna's serves.
+    """
+    from optuna.storages.journal import JournalFileSymlinkLock
+
+    place = path.with_name(f".{path.name}.lock")
+    with alone_in(place, wait=True):
+        return JournalLock(place) if is_held(place) else JournalFileSymlinkLock(str(path))
+
+
+class JournalLock:
+    """A lock of Optuna's form (``BaseJournalFileLock``) that the system keeps: no killed process holds it.
+
+    A thread that holds it may ask for it again: a signal can come between asking and using.
+
+    Args:
+        place: a folder, made for it.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._held: dict[int, ExitStack] = {}
+
+    def acquire(self) -> bool:
+        """Wait for the lock and hold it."""
+        if threading.get_ident() not in self._held:
+            stack = ExitStack()
+            stack.enter_context(alone_in(self._place, wait=True))
+            self._held[threading.get_ident()] = stack
+        return True
+
+    def release(self) -> None:
+        """Let go of it."""
+        stack = self._held.pop(threading.get_ident(), None)
+        if stack is not None:
+            stack.close()
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from g2r_lightning.errors import ConfigError, G2RError
-from g2r_lightning.paths import writable_place
+from g2r_lightning.paths import disk_is_full, writable_place
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.studies.sweep.plan import Plan
 from g2r_lightning.studies.sweep.queue import Queue, Task
@@ -72,6 +72,7 @@ def run_task(queue: Queue, task: Task, fit: Fit) -> Outcome:
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the run is back in the queue, and will go on from its last checkpoint.
+        G2RError: the disk is full; the run is back in the queue likewise.
     """
     import optuna
 
@@ -90,8 +91,12 @@ def run_task(queue: Queue, task: Task, fit: Fit) -> Outcome:
             queue.finish(task, "FAIL", reason="stopped", interrupted=True)
             raise KeyboardInterrupt from stopped
         except Exception as error:  # whatever it is, it is one run's, reported with the rest
+            if disk_is_full(error):  # not a full disk, which all runs share
+                with suppress(OSError):  # the study's own file may be there too; then its next process finds this run
+                    queue.finish(task, "FAIL", reason="the disk is full", interrupted=True)
+                raise G2RError(f"{task.name}: {_said(error)}; make room, then run the same command again") from error
             final = isinstance(error, G2RError)
-            said = " ".join(str(error).split()) or type(error).__name__
+            said = _said(error)
             reason = said if final else f"{type(error).__name__}: {said} (see {log})"
             queue.finish(task, "FAIL", reason=reason, final=final)
             return Outcome("FAIL", reason=reason, seconds=time.monotonic() - begun, final=final)
@@ -99,6 +104,10 @@ def run_task(queue: Queue, task: Task, fit: Fit) -> Outcome:
         figures = {key: float(found) for key, found in run.results("test").items() if isinstance(found, int | float)}
         queue.finish(task, "COMPLETE", value, figures=figures, seconds=seconds)
     return Outcome("COMPLETE", value, seconds=seconds)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _value(queue: Queue, task: Task, run: RunFolder, fit: Fit, log: Path) -> float:
