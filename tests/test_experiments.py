@@ -196,6 +196,7 @@ def test_teacher_try(here, capsys):
     assert "rank nothing" not in told
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_teacher_s_document(here, capsys):
     run(commands("teacher")[0], "--run.test_untrained=false", "--run.test_trained=false")  # the teacher they all need
     lines = [{"context": ["hi"], "candidates": ["hello", "good food"]}, {"context": ["no"], "candidates": ["yes"]}]

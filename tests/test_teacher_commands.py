@@ -153,7 +153,7 @@ def test_another_prior_of_the_same_teacher_reads_no_context_again(
     assert told not in caplog.text  # another teacher tells its own
 
 
-@pytest.mark.parametrize("command", ["generate", "score"])
+@pytest.mark.parametrize("command", ["generate", pytest.param("score", marks=pytest.mark.slow)])
 def test_killed_and_continued_is_the_same_store(here: Path, whole: dict[str, Any], command: str) -> None:
     store, folder = f"killed-{command}", "candidates" if command == "generate" else "scores/tiny"
     if command == "score":
