@@ -116,3 +116,28 @@ def test_the_sentences_on_the_study_are_its_figures() -> None:
     assert f"{by_ll:.1f}% of {teacher['all/ranked_examples']:.0f} test contexts by likelihood" in told
     assert f"in {by_mi:.1f}% by mutual information" in told
     assert f"perplexity is {teacher['all/perplexity']:.1f} a token" in told
+
+
+def factors(table: str, *keys: str) -> dict[tuple[str, ...], dict[str, float]]:
+    """Return the bi-encoder's rows of a table of the study by the values of some factors."""
+    with (ROOT / f"docs/results/study_small/setting-1/{table}.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["encoder"] == "bi-encoder"]
+    measured = ("hits_at_1_of_20", "recall_at_10", "distinct_3")
+    return {tuple(row[key] for key in keys): {key: float(row[key]) for key in measured} for row in rows}
+
+
+def test_the_sentences_on_single_factors_are_its_figures() -> None:
+    told = " ".join((ROOT / "docs/study.md").read_text(encoding="utf-8").split())
+    weighed, hits = factors("alpha_temperature", "method", "alpha", "T"), "hits_at_1_of_20"
+    alone = factors("ablation", "D", "M")
+    assert f"at {alone['no', 'LL'][hits]:.1%} (LL) and {alone['no', 'MI'][hits]:.1%} (MI)" in told
+    doses = [alone["yes", "no"], *(weighed["DM-LL", alpha, "1"] for alpha in ("0.05", "0.1", "0.2", "0.5"))]
+    assert f"is {', '.join(f'{one[hits]:.1%}' for one in doses)}." in told
+    sharp = [weighed["DM-LL", "0.1", temperature] for temperature in ("0.25", "1", "4")]
+    assert f"it is {', '.join(f'{one[hits]:.1%}' for one in sharp)}." in told
+    one = factors("generated", "method", "m")["D", "1"]
+    assert f"instead of five, {one[hits]:.1%}, Dist-3 {one['distinct_3']:.1%}" in told
+    answered = factors("response_set", "method", "response set")
+    recalls = [answered["D", name]["recall_at_10"] for name in ("original", "both")]
+    plain = alone["no", "no"]["recall_at_10"]
+    assert f"a recall@10 of {recalls[0]:.1%} in place of {recalls[1]:.1%}, and of {plain:.1%}" in told
