@@ -17,7 +17,7 @@ help:
 	@echo "make bench        time every job beside its peers (40 minutes on two idle cores; SMALL=1: two; FULL=1: hours)"
 	@echo "make study-small  the study on two CPU cores, G2R_DATA=folder of the data sets (hours; goes on where it stopped)"
 	@echo "make study-small-factors  alpha, T, m, response set, negatives at the small study's size (an hour and a half)"
-	@echo "make study-check  the student held against its known figures (two hours; goes on where it stopped)"
+	@echo "make study-check  the student held against its known figures (hours; goes on where it stopped)"
 	@echo "make study        the whole study on a GPU"
 	@echo "make fuzz         100,000 broken lines for every reader, into docs/results/fuzz.md"
 	@echo "make fuzz-guided  the same readers by coverage, with Atheris, into docs/results/fuzz_guided.md"
@@ -126,7 +126,7 @@ study-small: $(VENV)/.installed-dev
 study-small-factors: $(VENV)/.installed-dev
 	$(PLAN) experiments/study/small_factors.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES)) $(STUDY_FLAGS)
 
-# The student held against its known figures, before any comparison: two hours on two CPU cores.
+# The student held against its known figures, before any comparison: hours on two CPU cores.
 study-check: $(VENV)/.installed-dev
 	$(PLAN) experiments/study/check.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES)) $(STUDY_FLAGS)
 	$(BIN)/python benchmarks/student_check.py
