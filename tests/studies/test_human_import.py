@@ -199,6 +199,7 @@ def test_files_as_spreadsheets_and_the_page_write_them(tmp_path):
         ("a.csv", "", DataError, "a.csv:1: no sheet"),
         ("a.csv", "rater,item,sensible\n", G2RError, "not one answer that counts"),
         ("a.csv", 'rater,item\nr01,"x\n', DataError, "a.csv:2: broken CSV"),
+        ("a.csv", 'item,"rat"er\n1,2\n', DataError, "a.csv:1: broken CSV"),
         ("a.jsonl", '{"item": "x"}\n[1]\n', DataError, "a.jsonl:2: no answer"),
         ("a.jsonl", "{", DataError, "a.jsonl:1: broken JSON"),
         ("none", None, DataError, "none: no such file"),

@@ -231,7 +231,10 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     if mark is None:
         raise DataError(path, 'no sheet: the first line has no column "item"; keep the header of the sheet', 1)
     reader = csv.DictReader((f"{line}\n" for line in lines), delimiter=mark, strict=True)
-    assert reader.fieldnames is not None
+    try:
+        names = reader.fieldnames or []
+    except csv.Error as error:  # strict, where the look for the mark was not
+        raise DataError(path, f"broken CSV: {error}", 1) from error
     while True:
         line = reader.line_num + 1  # where the record begins: contexts have line breaks of their own
         try:
@@ -240,7 +243,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             raise DataError(path, f"broken CSV: {error}", line) from error
         if record is None:
             return
-        yield line, {name: record[name] or "" for name in reader.fieldnames}
+        yield line, {name: record[name] or "" for name in names}
 
 
 def _json_records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
