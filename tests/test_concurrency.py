@@ -88,3 +88,17 @@ def test_a_folder_is_there_at_every_moment_of_its_replacement(tmp_path: Path) ->
         seen.append(int((place / "number").read_text()))
     assert sorted(seen) == seen
     assert len(np.unique(seen)) > 3
+
+
+def test_a_signal_while_a_folder_is_taken_leaves_no_lock(tmp_path, monkeypatch):
+    """A leaked lock would keep the very process out that leaked it, for ever."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.path.samestat", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            alone_in(tmp_path).__enter__()
+    with alone_in(tmp_path):  # not "another process is writing into it"
+        pass

@@ -106,6 +106,7 @@ def _threads_in_a_line() -> None:
         return
 
     def disk_trouble_in_a_line(failure: threading.ExceptHookArgs) -> None:
+        """Log what a full or forbidden disk did to a thread; leave anything else to the hook before."""
         told = disk_trouble(failure.exc_value) if isinstance(failure.exc_value, Exception) else None
         if told is None:
             before(failure)

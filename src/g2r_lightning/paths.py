@@ -190,18 +190,18 @@ def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
     """
     handle: int | None = None
     busy = False
-    try:
-        import fcntl
+    try:  # around the taking too: a signal behind it would leave a lock that this very process waits for
+        try:
+            import fcntl
 
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        busy = not os.path.samestat(os.fstat(handle), folder.stat())  # it was replaced since it was opened
-    except BlockingIOError:
-        busy = True
-    except (ImportError, OSError):  # what is wrong with the folder itself is told by who writes into it
-        pass
-    try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            busy = not os.path.samestat(os.fstat(handle), folder.stat())  # it was replaced since it was opened
+        except BlockingIOError:
+            busy = True
+        except (ImportError, OSError):  # what is wrong with the folder itself is told by who writes into it
+            pass
         if busy:
             raise G2RError(f"{folder}: another process is writing into it; wait for its end, or stop it")
         yield
