@@ -16,7 +16,7 @@ help:
 	@echo "make sample       choose the sample's dialogues again and make its teacher and candidate store (about 1 hour)"
 	@echo "make bench        time every job beside its peers (40 minutes on two idle cores; SMALL=1: two; FULL=1: hours)"
 	@echo "make study-small  the study on two CPU cores, G2R_DATA=folder of the data sets (hours; goes on where it stopped)"
-	@echo "make study-small-factors  alpha, T, m, response set, negatives at the small study's size (an hour and a half)"
+	@echo "make study-small-factors  alpha, T, m, response set, negatives at the small study's size (two hours and more)"
 	@echo "make study-check  the student held against its known figures (hours; goes on where it stopped)"
 	@echo "make study        the whole study on a GPU"
 	@echo "make fuzz         100,000 broken lines for every reader, into docs/results/fuzz.md"
