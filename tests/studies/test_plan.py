@@ -19,13 +19,13 @@ from g2r_lightning.studies.plan import STOPPED, main, read_plan, run_plan
 
 STUDY = Path(__file__).parents[2] / "experiments" / "study"
 PLAN = """
-variables: {root: "%s", flags: "--x={root}/x"}
+variables: {root: "%s", flags: "--x={root}/x", seeds: 1 2}
 steps:
   - name: first
     run: leave {root}/a {flags}
     done: "{root}/a"
   - name: each
-    for: {system: [d, dm], seed: [1, 2]}
+    for: {system: [d, dm], seed: "{seeds}"}
     run: "leave {root}/{system}-{seed} --y=${oc.env:HOME}"
     done: "{root}/{system}-{seed}"
   - name: always
@@ -78,6 +78,10 @@ def test_steps_run_in_order_once(plan, commands, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("\ndone") + said.startswith("done") == 5
     assert "open  always" in said
+    assert main([str(plan), "--list", "--set=seeds=3"]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "each" in line] == [
+        "open  each d 3", "open  each dm 3"
+    ]  # fmt: skip
     assert main([str(plan)]) == 0
     assert len(commands) == 6  # the last step again, nothing else
     capsys.readouterr()
@@ -162,6 +166,7 @@ def test_what_fails_is_named(tmp_path, commands, capsys):
         "steps: [{name: x}]": r"steps\[0\]: needs name and run",
         "steps: [{name: x, run: a, dome: b}]": r"steps\[0\]: needs name and run",
         "steps: [{name: x, run: 'a {b}'}]": "step 'x': no variable 'b'",
+        "steps: [{name: x, run: a, for: {y: '{b}'}}]": "step 'x': no variable 'b'",
     }.items():
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):

@@ -7,11 +7,11 @@ itself. A step without ``done`` is quick and runs each time.
 
 A plan is a YAML file; into ``times``, if it names a file, goes how long each step took, all calls together::
 
-    variables: {root: runs/study}
+    variables: {root: runs/study, seeds: 1 2 3}
     times: "{root}/times.csv"
     steps:
       - name: students
-        for: {system: [baseline, d], seed: [1, 2]}
+        for: {system: [baseline, d], seed: "{seeds}"}
         run: fit -c base.yaml -c {system}.yaml --seed_everything={seed} --run.name={system}-{seed}
         done: "{root}/{system}-{seed}"
 """
@@ -117,9 +117,14 @@ def _steps(path: Path, number: int, given: Any, variables: dict[str, str]) -> li
     """Return one step for each combination of its ``for``."""
     if not isinstance(given, dict) or not {"name", "run"} <= given.keys() <= KEYS:
         raise ConfigError(f"{path}: steps[{number}]: needs name and run, and may have for and done")
-    factors = {name: str(values).split() if isinstance(values, str) else values for name, values in
-               (given.get("for") or {}).items()}  # fmt: skip
     found = []
+    try:
+        factors = {
+            name: _filled(values, variables).split() if isinstance(values, str) else values
+            for name, values in (given.get("for") or {}).items()
+        }
+    except KeyError as error:
+        raise ConfigError(f"{path}: step '{given['name']}': no variable {error}") from error
     for chosen in itertools.product(*factors.values()):
         values = {**variables, **dict(zip(factors, map(str, chosen), strict=True))}
         try:
