@@ -64,6 +64,7 @@ def test_a_candidate_store_is_a_response_set(tmp_path):
         ('{"response": "a"}\n{\n', r"r\.jsonl:2: no JSON"),
         ('{"text": "\\ud83d"}\n', r"r\.jsonl:1: half of a surrogate pair"),
         ('{"text": "a"}\n{"text": "b", "source": "\\ud83d"}\n', r"r\.jsonl:2: half of a surrogate pair"),
+        ('{"text": "a", "source": null}\n{"text": "b", "source": 5}\n', r'r\.jsonl:2: "source" is 5, not a text'),
     ],
 )
 def test_lines_that_hold_no_response_are_named(tmp_path, text, named):
@@ -85,9 +86,12 @@ def test_parquet_that_does_not_serve_is_named(tmp_path):
         list(ResponseStream(path))
     with pytest.raises(G2RError, match='row 2: "said" is None'):
         list(ResponseStream(path, "said"))
+    pq.write_table(pa.table({"text": ["hi", "no"], "source": [None, 0]}), path)
+    with pytest.raises(G2RError, match='row 2: "source" is 0, not a text'):
+        list(ResponseStream(path))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(G2RError, match=r"r\.parquet: unreadable"):
-        list(ResponseStream(path, "said"))
+        list(ResponseStream(path))
 
 
 def test_times_are_kept_as_python_has_them_and_what_no_filter_reads_is_left_out(tmp_path):

@@ -61,6 +61,7 @@ def export_encoder(cli: ExperimentCLI) -> None:
     hashed = None if checkpoint is None else file_hash(Path(checkpoint))
     folder = _folder(cli, run, hashed)
     student, data = student_and_data(cli, checkpoint)
+    log.info("making %s of the encoder and measuring it against PyTorch: a minute or more", form)
     facts = {"run": run.folder.name, "checkpoint": checkpoint and Path(checkpoint).name, "checkpoint_sha256": hashed}
     manifest = export_student(
         folder,

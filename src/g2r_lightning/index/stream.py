@@ -174,9 +174,8 @@ class ResponseStream:
         else:
             fields = list(self.schema)
             for _, record, text in self._records():
-                source = record.get("source", self.source)
                 values = (of_kind(record.get(field.name), field.type) for field in fields)
-                yield text, source if isinstance(source, str) else self.source, *values
+                yield text, self.source if record.get("source") is None else record["source"], *values
 
     def _records(self) -> Iterator[tuple[int, dict[str, Any], str]]:
         """Yield one-based line, record and response."""
@@ -193,7 +192,10 @@ class ResponseStream:
                 wanted = " or ".join(f'"{name}"' for name in names)
                 another = f"another one: --{self._section}.field=NAME"
                 raise DataError(self.path, f"expected an object with the text {wanted}; {another}", number)
-            if half_character(text) or (isinstance(source := record.get("source"), str) and half_character(source)):
+            source = record.get("source")
+            if source is not None and not isinstance(source, str):
+                raise DataError(self.path, _no_source(source), number)
+            if half_character(text) or half_character(source or ""):
                 raise DataError(self.path, "half of a surrogate pair, which is no valid Unicode", number)
             yield number, record, text
 
@@ -219,7 +221,9 @@ class ResponseStream:
                     row[0] += 1
                     if not isinstance(text, str):
                         raise DataError(path, f'row {row[0]}: "{column}" is {text!r}, not a text')
-                    yield text, source if isinstance(source, str) else self.source, *others
+                    if source is not None and not isinstance(source, str):
+                        raise DataError(path, f"row {row[0]}: {_no_source(source)}")
+                    yield text, self.source if source is None else source, *others
 
     @contextmanager
     def _named(self, path: Path, row: Sequence[int]) -> Iterator[None]:
@@ -228,6 +232,10 @@ class ResponseStream:
             yield
         except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
             raise DataError(path, f"unreadable after row {row[0]} ({error})") from error
+
+
+def _no_source(value: Any) -> str:
+    return f'"source" is {str(value)[:40]}, not a text: it names who wrote the response'
 
 
 def _kind(suffix: str) -> Kind:

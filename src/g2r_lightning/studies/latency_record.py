@@ -17,6 +17,8 @@ from g2r_lightning.store import differences
 from g2r_lightning.studies.latency import Call
 
 SCHEMA_VERSION = 1
+MOST_TOLD = 8
+"""Settings that a refusal lists: another set of systems differs in every one of theirs."""
 
 
 class CallRecord:
@@ -67,7 +69,8 @@ class CallRecord:
             raise DataError(self.path, f"{told}; --latency.on_existing=overwrite measures again", 1)
         clashes = differences(held, json.loads(_line(settings)), "the file", "this call")
         if clashes:
-            listed = "\n  ".join(clashes)
+            more = [f"and {len(clashes) - MOST_TOLD} more"] if len(clashes) > MOST_TOLD else []
+            listed = "\n  ".join([*clashes[:MOST_TOLD], *more])
             raise ConfigError(
                 f"{self.path} holds timings of other settings:\n  {listed}\nMeasure all systems again, side by side, "
                 "with --latency.on_existing=overwrite"
