@@ -112,8 +112,8 @@ def main() -> int:
     arguments.output.write_text(
         "# The student's check\n\n"
         f"Made by `make study-check` ({now()}): hits@1/20 among 19 seeded random responses of the same test set, ties "
-        "against the model, 1,536 contexts a set, the last four turns; 95% bootstrap intervals over dialogues; the "
-        "difference in points. What trained and how: `experiments/study/check.yaml`.\n\n"
+        "against the model, 1,500 contexts drawn from each set, the last four turns; 95% bootstrap intervals over "
+        "dialogues; the difference in points. What trained and how: `experiments/study/check.yaml`.\n\n"
         "| trained on | test set | known | ours | interval | difference |\n| --- | --- | --- | --- | --- | --- |\n"
         f"{lines}\n\nThe student of the whole split {verdict}.\n\n"
         f"```json\n{json.dumps(about(arguments.root), indent=2)}\n```\n",

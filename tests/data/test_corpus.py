@@ -130,6 +130,7 @@ def test_a_response_file(tmp_path):
     [
         ({"batch_size": 0}, "init_args.batch_size=0"),
         ({"evaluation_batch_size": 0}, "evaluation_batch_size=0"),
+        ({"evaluation_examples": 0}, "evaluation_examples=0"),
         ({"max_candidates": 0}, "max_candidates=0"),
         ({"choices": 1}, "choices=1"),
         ({"validation_share": 0.6, "test_share": 0.4}, "validation_share"),

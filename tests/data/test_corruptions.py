@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from g2r_lightning.data.corpus import some_examples
 from g2r_lightning.data.corruptions import (
     RandomUtterance,
     Version,
@@ -18,7 +19,7 @@ from g2r_lightning.data.corruptions import (
     keyed_draw,
     versions_of,
 )
-from g2r_lightning.data.judged_set import kinds_of, some_examples
+from g2r_lightning.data.judged_set import kinds_of
 from g2r_lightning.data.paraphrases import GivenParaphrases, SurfaceParaphrase, described
 from g2r_lightning.dialogue import Example, normalised, text_key
 from g2r_lightning.errors import DataError

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from g2r_lightning.data import ResponseSet
+from g2r_lightning.data.corpus import some_examples
 from g2r_lightning.data.evaluation_set import ContextSet, EvaluationSet, even_batches
 from g2r_lightning.data.tokens import token_table
 from g2r_lightning.dialogue import Example, text_key
@@ -88,6 +89,16 @@ def test_what_is_searched(tmp_path):
     assert texts[dataset.num_searched :] == ["far away"]
     assert [texts[row] for row in dataset.gold.tolist()] == [example.response for example in examples]
     assert dataset.gold[3] == 1  # found in the response set
+
+
+def test_some_of_a_set_choose_among_and_search_what_the_whole_set_does(tmp_path):
+    whole = made(tmp_path, EXAMPLES, seed=1)
+    some = some_examples(EXAMPLES, 12, seed=1)
+    part = made(tmp_path, some, seed=1, whole=EXAMPLES)
+    assert len(some) == 12
+    assert some != EXAMPLES[:12]  # from all over the set
+    assert lists(part) == {example.id: lists(whole)[example.id] for example in some}
+    assert (part.num_searched, part.extra_texts) == (whole.num_searched, whole.extra_texts)
 
 
 def test_too_few_texts_for_a_list_are_an_error_that_names_the_example(tmp_path):

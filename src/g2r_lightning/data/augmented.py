@@ -67,11 +67,12 @@ class AugmentedDialogueDataModule(DialogueDataModule):
         cache_dir: str = ".cache/g2r_lightning",
         train_share: float = 1.0,
         data_level: bool = True,
+        evaluation_examples: int | None = None,
     ) -> None:
         super().__init__(
             train, validation, test, validation_share, test_share, drop_leaks, response_files, negatives,
             max_candidates, batch_size, evaluation_batch_size, choices, length_grouping, num_workers, seed,
-            evaluation_seed, cache_dir, train_share,
+            evaluation_seed, cache_dir, train_share, evaluation_examples,
         )  # fmt: skip
         if store is None and teacher_score in ("ll", "mi"):
             raise ConfigError(

@@ -52,6 +52,31 @@ def examples_of(dialogues: Iterable[Dialogue]) -> list[Example]:
     return [example for dialogue in dialogues for example in dialogue.examples()]
 
 
+def some_examples(examples: Sequence[Example], most: int | None, seed: int) -> list[Example]:
+    """Return those examples whose ids have the lowest hashes, in their order: the same in every run.
+
+    Args:
+        examples: all of a set.
+        most: how many; ``None`` is all.
+        seed: of the choice.
+    """
+    if most is None or len(examples) <= most:
+        return list(examples)
+    return [examples[place] for place in sorted(drawn_places(examples, most, seed))]
+
+
+def drawn_places(examples: Sequence[Example], most: int, seed: int) -> list[int]:
+    """Return the places of those examples whose ids have the lowest hashes, the lowest first.
+
+    Args:
+        examples: all of a set.
+        most: how many.
+        seed: of the choice.
+    """
+    lots = [hashlib.blake2b(f"{seed}:{each.id}".encode("utf-8", "surrogatepass"), digest_size=8) for each in examples]
+    return sorted(range(len(examples)), key=lambda place: (lots[place].digest(), examples[place].id))[:most]
+
+
 def drop_leaks(train: list[Dialogue], evaluation: Iterable[Dialogue]) -> tuple[list[Dialogue], int]:
     """Drop training dialogues that stand, but for case and punctuation, in an evaluation set.
 

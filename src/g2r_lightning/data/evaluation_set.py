@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from g2r_lightning.data.batches import EvaluationBatch
+from g2r_lightning.data.corpus import drawn_places
 from g2r_lightning.data.responses import ResponseSet
 from g2r_lightning.data.tokens import TokenTable, pad
 from g2r_lightning.dialogue import Example
@@ -101,6 +102,8 @@ class EvaluationSet(ContextSet):
         choices: N of the seeded lists.
         rank: of this process.
         world_size: number of processes.
+        whole: the set that the examples are some of, ``examples`` unless told: its responses are what the 19 others are
+            drawn from, and are searched.
     """
 
     def __init__(
@@ -115,18 +118,20 @@ class EvaluationSet(ContextSet):
         choices: int = 20,
         rank: int = 0,
         world_size: int = 1,
+        whole: Sequence[Example] | None = None,
     ) -> None:
         super().__init__(name, examples, context_tokens, pad_id, batch_size, rank, world_size)
         self.num_responses = len(responses)
         texts = responses.copy()
+        pool = [texts.add(example.response) for example in (examples if whole is None else whole)]
         self.gold = torch.tensor([texts.add(example.response) for example in examples], dtype=torch.int64)
         self.num_searched = len(texts)
-        self.choices, self.valid_choices = self._choose(texts, seed, choices)
+        self.choices, self.valid_choices = self._choose(texts, seed, choices, pool)
         self.extra_texts = texts.texts[self.num_responses :]
 
-    def _choose(self, texts: ResponseSet, seed: int, count: int) -> tuple[Tensor, Tensor]:
+    def _choose(self, texts: ResponseSet, seed: int, count: int, pool: list[int]) -> tuple[Tensor, Tensor]:
         """Return text rows of each example's list, the gold one first, and which entries of the matrix exist."""
-        lists = candidate_rows(self.examples, self.gold.tolist(), texts, seed, count)
+        lists = candidate_rows(self.examples, self.gold.tolist(), texts, seed, count, pool)
         self.list_hashes = list_hashes(lists, texts.texts)
         width = max((len(rows) for rows in lists), default=1)
         matrix = np.zeros((len(lists), width), np.int64)
@@ -172,7 +177,7 @@ def candidate_lists(examples: Sequence[Example], seed: int, count: int, most: in
     """
     texts = ResponseSet()
     gold = [texts.add(example.response) for example in examples]
-    drawn = sorted(range(len(examples)), key=lambda row: (_lot(examples[row].id, seed), examples[row].id))[:most]
+    drawn = drawn_places(examples, most, seed)
     rows = candidate_rows([examples[row] for row in drawn], [gold[row] for row in drawn], texts, seed, count, gold)
     return [
         CandidateList(examples[row], [texts.texts[each] for each in found])
@@ -209,7 +214,3 @@ def candidate_rows(
             others = [drawn_from[i] for i in draw_distractors(example.id, seed, keys[own], pool_keys, count - 1)]
         lists.append([own, *others])
     return lists
-
-
-def _lot(example_id: str, seed: int) -> bytes:
-    return blake2b(f"{seed}:{example_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()

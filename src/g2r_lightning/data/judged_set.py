@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -158,18 +157,3 @@ def kinds_of(corruptions: Sequence[Corruption]) -> list[tuple[str, bool]]:
     if all(true for _, true in kinds):
         raise ValueError("data.init_args.corruptions: nothing would be false; name one that spoils the response")
     return kinds
-
-
-def some_examples(examples: Sequence[Example], most: int | None, seed: int) -> list[Example]:
-    """Return those examples whose ids have the lowest hashes, in their order: the same in every run.
-
-    Args:
-        examples: all of a set.
-        most: how many; ``None`` is all.
-        seed: of the choice.
-    """
-    if most is None or len(examples) <= most:
-        return list(examples)
-    lots = [blake2b(f"{seed}:{each.id}".encode("utf-8", "surrogatepass"), digest_size=8).digest() for each in examples]
-    chosen = sorted(range(len(examples)), key=lambda place: (lots[place], examples[place].id))[:most]
-    return [examples[place] for place in sorted(chosen)]

@@ -7,9 +7,8 @@ from typing import Any, Protocol, cast
 
 from torch.utils.data import DataLoader
 
-from g2r_lightning.data.corpus import examples_of
 from g2r_lightning.data.corruptions import Corruption, RandomUtterance, WordDrop, WordOrder, WordRepeat
-from g2r_lightning.data.judged_set import JudgedSet, TextRows, kinds_of, some_examples
+from g2r_lightning.data.judged_set import JudgedSet, TextRows, kinds_of
 from g2r_lightning.data.modules import DialogueDataModule
 from g2r_lightning.data.paraphrases import SurfaceParaphrase
 from g2r_lightning.data.samplers import ResumableLoader
@@ -76,13 +75,13 @@ class CorruptedDialogueDataModule(DialogueDataModule):
             train, validation, test, validation_share, test_share, drop_leaks, batch_size=batch_size,
             evaluation_batch_size=evaluation_batch_size, num_workers=num_workers, seed=seed,
             evaluation_seed=evaluation_seed, cache_dir=cache_dir, train_share=train_share,
+            evaluation_examples=evaluation_examples,
         )  # fmt: skip
-        if evaluation_examples is not None and evaluation_examples < 2:
+        if evaluation_examples == 1:
             raise ValueError(f"data.init_args.evaluation_examples={evaluation_examples}: at least 2, or null for all")
         default = [SurfaceParaphrase(), WordDrop(), WordOrder(), WordRepeat(), RandomUtterance(3)]
         self.corruptions: list[Corruption] = default if corruptions is None else corruptions
         self.kinds = kinds_of(self.corruptions)
-        self.evaluation_examples = evaluation_examples
         self._made: dict[str, list[JudgedSet]] = {}
         self._texts: dict[str, TextRows] = {}
         self._tables: dict[str, VectorTable] = {}
@@ -148,10 +147,7 @@ class CorruptedDialogueDataModule(DialogueDataModule):
         """
         if of not in self._made:
             stage = "validation" if of == "fit" else of
-            chosen = {
-                name: some_examples(examples_of(dialogues), self.evaluation_examples, self.evaluation_seed)
-                for name, dialogues in self.dialogues[stage].items()
-            }
+            chosen = {name: self.judged(dialogues) for name, dialogues in self.dialogues[stage].items()}
             named = [("train", self.train_examples), *chosen.items()] if of == "fit" else [*chosen.items()]
             texts, utterances = TextRows(), self._module().utterances
             for _, examples in named:

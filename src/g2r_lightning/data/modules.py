@@ -8,7 +8,7 @@ model's business: a module asks the trainer's model for its ``text`` (or its ``t
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,14 @@ import numpy.typing as npt
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from g2r_lightning.data.corpus import drop_leaks, examples_of, read_dialogues, read_response_file, split_share
+from g2r_lightning.data.corpus import (
+    drop_leaks,
+    examples_of,
+    read_dialogues,
+    read_response_file,
+    some_examples,
+    split_share,
+)
 from g2r_lightning.data.evaluation_set import ContextSet, EvaluationSet
 from g2r_lightning.data.responses import ResponseSet
 from g2r_lightning.data.samplers import ResumableLoader, StepSampler
@@ -50,6 +57,9 @@ class DialogueDataModule(LightningDataModule):
         max_candidates: most candidates of a context in one step (Kim et al. 2021: 10).
         batch_size: contexts a step and process (Kim et al. 2021: 48).
         evaluation_batch_size: contexts a batch in evaluation; changes no result.
+        evaluation_examples: most examples of an evaluation set that are judged, those whose ids have the lowest hashes:
+            the same in every run and from all over the file, of which ``trainer.limit_test_batches`` takes the head.
+            Their candidate lists are drawn from the whole set; ``null`` judges all.
         choices: N of the seeded candidate lists of hits@1/N.
         length_grouping: batches of contexts of similar length; less padding, the same examples.
         num_workers: processes that make batches; changes no result.
@@ -78,6 +88,7 @@ class DialogueDataModule(LightningDataModule):
         evaluation_seed: int = 0,
         cache_dir: str = ".cache/g2r_lightning",
         train_share: float = 1.0,
+        evaluation_examples: int | None = None,
     ) -> None:
         super().__init__()
         limits = {
@@ -86,6 +97,7 @@ class DialogueDataModule(LightningDataModule):
             "max_candidates": (max_candidates, 1),
             "choices": (choices, 2),
             "num_workers": (num_workers, 0),
+            "evaluation_examples": (1 if evaluation_examples is None else evaluation_examples, 1),
         }
         for name, (value, least) in limits.items():
             if value < least:
@@ -97,6 +109,7 @@ class DialogueDataModule(LightningDataModule):
         if not 0 < train_share <= 1:
             raise ValueError(f"data.init_args.train_share={train_share}: above 0, at most 1")
         self.train_share = train_share
+        self.evaluation_examples = evaluation_examples
         self.train_readers = train
         self.readers = {"validation": validation or {}, "test": test or {}}
         self.shares = {"validation": validation_share, "test": test_share}
@@ -231,7 +244,7 @@ class DialogueDataModule(LightningDataModule):
         """Return the named sets of ``validation`` or ``test``, tokenised."""
         if stage not in self._evaluation_sets:
             self._evaluation_sets[stage] = [
-                self._evaluation_set(name, examples_of(dialogues)) for name, dialogues in self.dialogues[stage].items()
+                self._evaluation_set(name, dialogues) for name, dialogues in self.dialogues[stage].items()
             ]
         return self._evaluation_sets[stage]
 
@@ -301,13 +314,18 @@ class DialogueDataModule(LightningDataModule):
         size = self.evaluation_batch_size
         return ContextSet("contexts", self.contexts_to_answer, tokens, self.text.pad_id, size, *self._share())
 
-    def _evaluation_set(self, name: str, examples: list[Example]) -> EvaluationSet:
-        tokens = context_table(self.text, examples, self.cache_dir)
+    def judged(self, dialogues: Iterable[Dialogue]) -> list[Example]:
+        """Return the examples of an evaluation set that are judged: all, or ``evaluation_examples`` of them."""
+        return some_examples(examples_of(dialogues), self.evaluation_examples, self.evaluation_seed)
+
+    def _evaluation_set(self, name: str, dialogues: list[Dialogue]) -> EvaluationSet:
+        judged = self.judged(dialogues)
+        tokens = context_table(self.text, judged, self.cache_dir)
         responses = self.response_set
         try:
             return EvaluationSet(
-                name, examples, tokens, self.text.pad_id, responses, self.evaluation_batch_size, self.evaluation_seed,
-                self.choices, *self._share(),
+                name, judged, tokens, self.text.pad_id, responses, self.evaluation_batch_size, self.evaluation_seed,
+                self.choices, *self._share(), whole=examples_of(dialogues),
             )  # fmt: skip
         except TooFewTextsError as error:
             shares = " (raise validation_share or test_share)" if name == HELD_OUT else ""
