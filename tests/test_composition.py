@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from g2r_lightning.composition import laid_over, split_files, with_one_file
+from g2r_lightning.composition import laid_over, read_tree, split_files, with_one_file
 
 AUGMENTED = "g2r_lightning.data.AugmentedDialogueDataModule"
 PLAIN = "g2r_lightning.data.DialogueDataModule"
+
+
+def test_a_file_without_a_byte_is_refused_and_one_of_comments_is_not(tmp_path):
+    (tmp_path / "none.yaml").touch()
+    (tmp_path / "told.yaml").write_text("# nothing changed here\n")
+    with pytest.raises(yaml.YAMLError, match=r"none\.yaml: is empty"):
+        read_tree(str(tmp_path / "none.yaml"))
+    assert read_tree(str(tmp_path / "told.yaml")) == {}
 
 
 def test_mappings_merge_and_everything_else_is_replaced():

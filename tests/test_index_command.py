@@ -201,6 +201,11 @@ def test_a_finished_index_is_left_alone_and_another_one_takes_its_place(fitted, 
         build(fitted, place, tmp_path / "index")
     assert "is finished; delete it, or change a setting" in caplog.text
     assert (tmp_path / "index/manifest.json").stat().st_mtime_ns == stamp
+    vectors = tmp_path / "index/embeddings.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-9])  # after a kill behind the build, say
+    build(fitted, place, tmp_path / "index")
+    assert re.search(r"embeddings\.npy: \d+ bytes, but \d+ were written; build the index again: that is", caplog.text)
+    verify(tmp_path / "index")
     (tmp_path / "index/overlay/change-000001").mkdir(parents=True)
     assert main(words(fitted, place, tmp_path / "index", "--index.dtype=float16")) == 2
     assert "which a new build would lose: fold them in with `index compact`" in capsys.readouterr().err

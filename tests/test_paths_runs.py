@@ -13,9 +13,17 @@ import torch
 import yaml
 
 from g2r_lightning.errors import ConfigError, G2RError
-from g2r_lightning.paths import alone_in, atomic_path, is_held, replaced_folder, resolve_path, writable_place
+from g2r_lightning.paths import (
+    alone_in,
+    atomic_path,
+    discard_folder,
+    is_held,
+    replaced_folder,
+    resolve_path,
+    writable_place,
+)
 from g2r_lightning.runs import RunFolder, differences, environment, readable_checkpoint
-from g2r_lightning.sealed_yaml import unsealed_yaml
+from g2r_lightning.sealed_yaml import LAST, sealed_yaml, unsealed_yaml
 
 CONFIG = "seed_everything: 1\nrun: {name: x}\ndata: {batch_size: 8, files: [a, b]}\ntrainer: {max_epochs: 2}\n"
 
@@ -123,6 +131,27 @@ def test_a_new_folder_keeps_its_configuration(tmp_path):
     assert run.record() == {}
     assert run.last_checkpoint is run.best_checkpoint is None
     assert run.results("test") == {}
+
+
+def test_a_configuration_that_was_cut_anywhere_is_no_other_configuration():
+    """The head of a YAML file is YAML too."""
+    whole = sealed_yaml(CONFIG)
+    assert unsealed_yaml(whole) == CONFIG
+    for end in range(1, len(whole) - 1):  # without its last line feed it still says the same
+        with pytest.raises(ValueError, match="take out its first line"):
+            unsealed_yaml(whole[:end])
+    assert unsealed_yaml(whole.partition("\n")[2].replace("8", "9")) == CONFIG.replace("8", "9")
+    assert unsealed_yaml("#\n# mine\na: 1\n") == "#\n# mine\na: 1\n"
+
+
+def test_a_configuration_that_an_earlier_release_wrote_is_read():
+    import hashlib
+
+    before = f"{CONFIG}{LAST}{hashlib.sha256(CONFIG.rstrip().encode()).hexdigest()}\n"
+    assert unsealed_yaml(before) == CONFIG
+    for there, instead in (("8", "9"), ("above", "abovE"), ("change the", "chance the")):
+        with pytest.raises(ValueError, match="take out its last line"):
+            unsealed_yaml(before.replace(there, instead, 1))
 
 
 def test_a_run_that_stopped_goes_on_and_one_that_finished_does_not(tmp_path):
@@ -283,3 +312,18 @@ def test_a_folder_where_none_can_be_is_named(tmp_path):
     named = r"file/x/y: cannot be written \(Not a directory\); choose another place"
     with pytest.raises(G2RError, match=named), replaced_folder(tmp_path / "file/x/y"):
         pytest.fail("there is no such place")
+
+
+def test_a_folder_of_work_goes_in_one_step_with_what_a_killed_process_left(tmp_path, monkeypatch):
+    work, other = tmp_path / "a[1].parts", tmp_path / "a.parts"
+    for folder in (work, other):
+        folder.mkdir()
+        for name in ("plan.json", "part-00000"):
+            (folder / name).write_text(name)
+    with monkeypatch.context() as killed:
+        killed.setattr("g2r_lightning.paths.shutil.rmtree", lambda *_, **__: None)
+        discard_folder(work)
+    assert not work.exists()
+    assert len(list(tmp_path.iterdir())) == 2
+    discard_folder(work)
+    assert list(tmp_path.iterdir()) == [other]

@@ -65,20 +65,22 @@ def split_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def read_tree(file: str) -> Tree:
-    """Return a configuration file as it stands, interpolations unresolved; an empty file is an empty tree.
+    """Return a configuration file as it stands, interpolations unresolved; one of comments alone is an empty tree.
 
     Raises:
         OSError: the file cannot be read.
-        yaml.YAMLError: it is not YAML, or no mapping, or a run's own that is not as it was written.
+        yaml.YAMLError: it is empty, not YAML, or no mapping, or a run's own that is not as it was written.
     """
     with Path(file).open(encoding="utf-8") as stream:  # its name is in the parser's complaints
         try:
-            unsealed_yaml(stream.read())
+            unsealed_yaml(text := stream.read())
             stream.seek(0)
             tree = yaml.safe_load(stream)
         except (ValueError, RecursionError) as error:
             reason = {UnicodeDecodeError: "not UTF-8", RecursionError: "nested too deeply"}.get(type(error), str(error))
             raise yaml.YAMLError(f"{file}: {reason}") from error
+    if not text:
+        raise yaml.YAMLError(f"{file}: is empty")
     if tree is not None and not isinstance(tree, dict):
         raise yaml.YAMLError(f"{file}: an experiment is a mapping of sections, this is a {type(tree).__name__}")
     return tree or {}

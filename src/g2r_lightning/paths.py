@@ -269,18 +269,37 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def discard_folder(folder: Path) -> None:
+    """Remove a folder of work that has served: it goes in one step, so that a kill leaves no half of it to go on from.
+
+    What a process that was killed here before left goes too.
+
+    Args:
+        folder: ours; one that is not there is no error.
+    """
+    if folder.is_dir():
+        folder.replace(folder.with_name(f".{folder.name}-gone-{uuid.uuid4().hex[:8]}"))
+    for gone in _marked(folder, "gone"):
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _marked(folder: Path, state: str) -> list[Path]:
+    """Return the folders beside one that stand for a state of it."""
+    return list(folder.parent.glob(f".{glob.escape(folder.name)}-{state}-*"))
+
+
 def _tidy(folder: Path) -> None:
     """Remove what killed processes left of a folder's making; give its old content back where it has none.
 
     Raises:
         G2RError: another process is making this folder.
     """
-    for old in folder.parent.glob(f".{folder.name}-old-*"):
+    for old in _marked(folder, "old"):
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:  # killed between two renames
             old.replace(folder)
-    for left_over in folder.parent.glob(f".{folder.name}-new-*"):
+    for left_over in _marked(folder, "new"):
         with alone_in(left_over):
             shutil.rmtree(left_over, ignore_errors=True)
 

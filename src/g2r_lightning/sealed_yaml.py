@@ -1,19 +1,22 @@
-"""A run's configuration ends with a checksum of what stands above it.
+"""A run's configuration begins with a checksum of what stands below it.
 
 A digit of ``config.yaml`` that changed on the disk is another experiment, under the old one's name: another seed draws
-other candidate lists, and nothing else would tell. Whoever changes the file on purpose takes the last line out.
+other candidate lists, and nothing else would tell. And the head of a YAML file that was cut short is a whole YAML file:
+so the checksum stands where a cut leaves it. Whoever changes the file on purpose takes the line out.
 """
 
 from __future__ import annotations
 
 import hashlib
 
-MARK = "# sha256 of the above (take this line out when you change the file): "
+MARK = "# sha256 of what is below (take this line out when you change the file): "
+LAST = "# sha256 of the above (take this line out when you change the file): "
+"""What earlier releases wrote, as the last line."""
 
 
 def sealed_yaml(text: str) -> str:
     """Return a configuration with its checksum."""
-    return f"{text.rstrip()}\n{MARK}{_checksum(text)}\n"
+    return f"{MARK}{_checksum(text)}\n{text.rstrip()}\n"
 
 
 def unsealed_yaml(text: str) -> str:
@@ -22,12 +25,24 @@ def unsealed_yaml(text: str) -> str:
     Raises:
         ValueError: it is not as it was written.
     """
-    if MARK[:22] not in text and MARK[22:] not in text:  # a damaged one still has one of its halves
-        return text
+    first, _, below = text.partition("\n")
+    cut_within = bool(text) and MARK.startswith(text)
+    if _resembles(first, MARK) or cut_within:
+        if first != MARK + _checksum(below):
+            raise ValueError("changed or cut since it was written; if that was on purpose, take out its first line")
+        return below
     above, _, last = text.rstrip("\n").rpartition("\n")
-    if last != MARK + _checksum(above):
-        raise ValueError("changed since it was written; if that was on purpose, take out its last line")
-    return above + "\n"
+    if _resembles(last, LAST):
+        if last != LAST + _checksum(above):
+            raise ValueError("changed since it was written; if that was on purpose, take out its last line")
+        return above + "\n"
+    return text
+
+
+def _resembles(line: str, mark: str) -> bool:
+    """Whether a line is a mark, damaged perhaps: a changed byte leaves one of its halves."""
+    half = len(mark) // 2
+    return mark[:half] in line or mark[half:] in line
 
 
 def _checksum(text: str) -> str:

@@ -87,6 +87,7 @@ def run(words: list[str], folder: str, fault: dict[str, Any], told: int) -> int:
     from g2r_lightning.cli import main
 
     sys.argv = ["g2r_lightning", *words]
+    os.write(told, b".")  # from here on a signal meets the command, before it the harness
     try:
         status = main(words)
     except BaseException:
@@ -113,7 +114,6 @@ def _started(request: dict[str, Any]) -> tuple[int, int, int, float]:
     fault = request.get("fault") or {}
     said, saying = os.pipe()
     told, telling = os.pipe()
-    begun = time.monotonic()
     child = os.fork()
     if child == 0:
         status = 70
@@ -128,7 +128,8 @@ def _started(request: dict[str, Any]) -> tuple[int, int, int, float]:
             os._exit(status)
     os.close(saying)
     os.close(telling)
-    return child, said, told, begun
+    os.read(told, 1)
+    return child, said, told, time.monotonic()
 
 
 def _followed_to_the_end(request: dict[str, Any], child: int, said: int, told: int, begun: float) -> dict[str, Any]:

@@ -8,7 +8,6 @@ folder of work goes. A command that was killed goes on where it was.
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ from g2r_lightning.inference.deployment import DEPLOYED
 from g2r_lightning.inference.deployment import read_manifest as read_export
 from g2r_lightning.inference.deployment import verify as verify_export
 from g2r_lightning.machine import free_memory
-from g2r_lightning.paths import alone_in, resolve_path
+from g2r_lightning.paths import alone_in, discard_folder, resolve_path
 from g2r_lightning.runs import RunFolder, first_process
 from g2r_lightning.sections import IndexSettings
 from g2r_lightning.student import PolyEncoder, StudentEncoder, StudentText, load_student
@@ -101,7 +100,7 @@ def index(arguments: Sequence[str]) -> None:
     if finished(making):
         if making.work.is_dir() and first_process():  # of a process that was killed when all was done
             with alone_in(making.work):
-                shutil.rmtree(making.work)
+                discard_folder(making.work)
         log.info("%s is finished; delete it, or change a setting, to build it anew", output)
         return
     check_changes(output)

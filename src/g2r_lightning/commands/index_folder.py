@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from dataclasses import dataclass
@@ -19,19 +20,21 @@ from g2r_lightning.index.folder import (
     FAISS,
     MANIFEST,
     RESPONSES,
+    check_files,
     described_index,
     read_manifest,
     write_manifest,
 )
 from g2r_lightning.index.wish import Wish, check_disk
 from g2r_lightning.inference.deployment import DEPLOYED
-from g2r_lightning.paths import replaced_folder
+from g2r_lightning.paths import discard_folder, replaced_folder
 from g2r_lightning.progress import progress_bar
 from g2r_lightning.store.json_file import read_json
 from g2r_lightning.student import StudentEncoder, StudentText, save_student
 from g2r_lightning.student.persistence import WEIGHTS, weights_hash
 
 CHANGES = "overlay"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,18 @@ def check_changes(output: Path) -> None:
 
 
 def finished(making: Making) -> bool:
-    """Whether the very index that is asked for is there."""
+    """Whether the very index that is asked for is there, whole as far as loading looks."""
     if not (making.output / MANIFEST).is_file():
         return False
-    return bool(read_json(making.output / MANIFEST).get("asked") == making.asked)
+    manifest = read_json(making.output / MANIFEST)
+    if manifest.get("asked") != making.asked:
+        return False
+    try:
+        check_files(making.output, manifest)
+    except G2RError as error:
+        log.warning("%s: that is done now", error)
+        return False
+    return True
 
 
 def make(
@@ -126,7 +137,7 @@ def make(
         "seconds": round(time.perf_counter() - begun, 1),
     }
     manifest = _placed(making, chosen, encoder, text, facts)
-    shutil.rmtree(making.work)
+    discard_folder(making.work)
     return manifest
 
 

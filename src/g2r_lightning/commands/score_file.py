@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.readers.files import read_lines
 from g2r_lightning.dialogue.text import half_character
 from g2r_lightning.errors import ConfigError, DataError
-from g2r_lightning.paths import atomic_path, resolve_path, writable_place
+from g2r_lightning.paths import atomic_path, discard_folder, resolve_path, writable_place
 from g2r_lightning.sections import ScoringSettings
 from g2r_lightning.store import SCORE_SCHEMA, ScoreManifest, ShardWriter, describe_data
 from g2r_lightning.store.hashing import file_hash
@@ -81,7 +80,7 @@ def score_file(cli: ExperimentCLI) -> None:
         writer.finish()
         with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.writelines(_lines(writer, source, candidates))
-        shutil.rmtree(folder)
+        discard_folder(folder)
         log.info("%s: %d candidates of %d contexts", output, sum(map(len, candidates)), len(candidates))
 
 

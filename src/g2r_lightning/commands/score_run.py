@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.dialogue import Example
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.metrics import cluster_bootstrap
-from g2r_lightning.paths import atomic_path, resolve_path
+from g2r_lightning.paths import atomic_path, discard_folder, resolve_path
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.sections import ScoringSettings
 from g2r_lightning.store import SCORE_SCHEMA, ScoreManifest, ShardWriter, describe_data, teacher_score
@@ -81,7 +80,7 @@ def score_run(cli: ExperimentCLI) -> None:
     for run, own, places in zip(runs, sets, rows, strict=True):
         _write(run, own, {name: [column[place] for place in places] for name, column in columns.items()})
         run.update_record(likelihood_teacher={**teacher.describe(), "prior": plan.prior})
-    shutil.rmtree(folder)
+    discard_folder(folder)
 
 
 def _asked(runs: Sequence[Sequence[RunReplies]]) -> tuple[dict[tuple[str, tuple[str, ...]], dict[str, int]], Rows]:

@@ -8,6 +8,7 @@ else lies in the folder, exports of the encoder, goes along.
 
 from __future__ import annotations
 
+import glob
 import shutil
 import tempfile
 from pathlib import Path
@@ -70,7 +71,7 @@ def compact(folder: Path, output: Path | None = None, limit: int | None = None) 
         verify(folder)  # what is built anew gets new checksums: nothing that changed may be blessed with them
         verify_changes(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in place.parent.glob(f".{place.name}-compact-*"):  # of a killed process
+        for left_over in place.parent.glob(f".{glob.escape(place.name)}-compact-*"):  # of a killed process
             shutil.rmtree(left_over, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-compact-") as work:
             left = _built(folder, Path(work), limit or (free_memory() or 8 * GIB) // 2)

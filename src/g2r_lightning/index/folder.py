@@ -118,10 +118,19 @@ def load_responses(folder: Path) -> ResponseIndex:
         G2RError: see :func:`load_index`.
     """
     manifest = read_manifest(folder)
-    for name, facts in manifest["files"].items():
-        check_file(folder / name, facts, _AGAIN)
+    check_files(folder, manifest)
     with _named(folder):
         return _loaded(folder, manifest)
+
+
+def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Check that the files of a folder are there and as they were written; of large ones the size alone.
+
+    Raises:
+        G2RError: names the first that is not.
+    """
+    for name, facts in manifest["files"].items():
+        check_file(folder / name, facts, _AGAIN)
 
 
 @contextmanager
