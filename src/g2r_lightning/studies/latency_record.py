@@ -17,8 +17,6 @@ from g2r_lightning.store import differences
 from g2r_lightning.studies.latency import Call
 
 SCHEMA_VERSION = 1
-MOST_TOLD = 8
-"""Settings that a refusal lists: another set of systems differs in every one of theirs."""
 
 
 class CallRecord:
@@ -67,10 +65,15 @@ class CallRecord:
         if version != SCHEMA_VERSION:
             told = f"timings of schema version {version}, this release reads {SCHEMA_VERSION}"
             raise DataError(self.path, f"{told}; --latency.on_existing=overwrite measures again", 1)
-        clashes = differences(held, json.loads(_line(settings)), "the file", "this call")
+        here = json.loads(_line(settings))
+        clashes = [
+            f"{name}: {'the file' if name in held else 'this call'} alone has it"
+            for name in sorted(held.keys() ^ here.keys())
+        ]
+        both = held.keys() & here.keys()
+        clashes += differences(*({name: side[name] for name in both} for side in (held, here)), "the file", "this call")
         if clashes:
-            more = [f"and {len(clashes) - MOST_TOLD} more"] if len(clashes) > MOST_TOLD else []
-            listed = "\n  ".join([*clashes[:MOST_TOLD], *more])
+            listed = "\n  ".join(clashes)
             raise ConfigError(
                 f"{self.path} holds timings of other settings:\n  {listed}\nMeasure all systems again, side by side, "
                 "with --latency.on_existing=overwrite"
