@@ -91,13 +91,15 @@ long-run: $(VENV)/.installed-dev
 	  --output docs/results/long_run.md $(LONG_RUN_FLAGS)
 
 # The oldest versions that setup.cfg allows, in an environment of their own, and the tests without compilers there. torch
-# is the one of constraints.txt: older builds for the CPU are not to be had from every index.
+# is the one of constraints.txt: older builds for the CPU are not to be had from every index. What old versions warn of
+# beside newer ones of their own requirements is no error there.
 test-min: $(VENV)/.installed-dev
 	$(PYTHON) -m venv .bench/min
 	$(BIN)/python benchmarks/oldest.py > .bench/min/requirements.txt
 	.bench/min/bin/python -m pip install --quiet --disable-pip-version-check -r .bench/min/requirements.txt \
 	  $(shell grep '^torch==' constraints.txt) -e '.[dev]'
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 .bench/min/bin/python -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 .bench/min/bin/python -m pytest -n 2 --dist worksteal \
+	  -W default $(PYTEST_FLAGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

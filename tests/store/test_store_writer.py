@@ -149,6 +149,16 @@ def test_a_finished_folder_is_left_alone(tmp_path, plan, examples):
     assert contents(tmp_path / "a") == before
 
 
+@pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: data[:9] + b"x" + data[10:]])
+def test_a_finished_folder_with_a_shard_that_changed_is_not_called_finished(tmp_path, plan, examples, harm):
+    """Killed behind the manifest, say, and damaged before the same command runs again."""
+    write_all(tmp_path / "a", plan, examples)
+    shard = sorted((tmp_path / "a").glob("*.parquet"))[-1]
+    shard.write_bytes(harm(shard.read_bytes()))
+    with pytest.raises(StoreError, match=rf"{shard.name}: (damaged|changed).*; (restore it|delete this file)"):
+        write_all(tmp_path / "a", plan, examples)
+
+
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_folder_begun_for_something_else_is_refused_with_both_values(tmp_path, plan, examples, finished):
     folder = tmp_path / "a"

@@ -22,6 +22,7 @@ from g2r_lightning.store.schema import EXAMPLES_PER_SHARD, SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
+RESTORE = "restore it, or delete its folder and make it again"
 _OUTCOME = ("num_rows", "shards", "created_by")
 
 

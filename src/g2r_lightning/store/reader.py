@@ -20,6 +20,7 @@ from g2r_lightning.store.hashing import DataDescription, check_file, file_hash
 from g2r_lightning.store.manifest import (
     MANIFEST,
     PLAN,
+    RESTORE,
     CandidateManifest,
     M,
     Manifest,
@@ -43,7 +44,6 @@ from g2r_lightning.store.scores import Floats, TeacherScore, check_finite, teach
 
 _KEYS = ["example_id", "candidate_id"]
 _GENERATE = "`python -m g2r_lightning generate -c <experiment>`"
-_RESTORE = "restore it, or delete its folder and make it again"
 _SCORE = "`python -m g2r_lightning score -c <experiment>`"
 
 
@@ -138,7 +138,7 @@ class CandidateStore:
         """Return a shard's file; its checksum is compared once, when it is first read."""
         path = folder / shard.file
         if path not in self._looked_at:
-            check_file(path, {"bytes": shard.bytes, "sha256": shard.sha256}, _RESTORE, whole=True)
+            check_file(path, {"bytes": shard.bytes, "sha256": shard.sha256}, RESTORE, whole=True)
             self._looked_at.add(path)
         return path
 

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from g2r_lightning.errors import StoreError
 from g2r_lightning.paths import missing_folders
-from g2r_lightning.store.hashing import described_file, order_hash
-from g2r_lightning.store.manifest import MANIFEST, PLAN, M, Shard, load_manifest
+from g2r_lightning.store.hashing import check_file, described_file, order_hash
+from g2r_lightning.store.manifest import MANIFEST, PLAN, RESTORE, M, Shard, load_manifest
 from g2r_lightning.store.planned import begun, claim
 from g2r_lightning.store.schema import CandidateRow, ScoreRow, example_starts, read_shard, rows_to_table, shard_name
 from g2r_lightning.store.seals import check_seal, remove_seals, sealed_path
@@ -140,7 +140,7 @@ class ShardWriter(Generic[M]):
         """Write the manifest and return it; finished already, return it as it is. One process calls this.
 
         Raises:
-            StoreError: shards are missing, or hold other examples than planned.
+            StoreError: shards are missing, hold other examples than planned, or are not as they were written.
         """
         if not (self.folder / MANIFEST).exists():
             missing = self.pending_shards()
@@ -156,6 +156,9 @@ class ShardWriter(Generic[M]):
             shards = tuple(self._described(index) for index in range(self.num_shards))
             rows = sum(shard.rows for shard in shards)
             dataclasses.replace(self.plan, shards=shards, num_rows=rows).save(self.folder)
+        else:
+            for shard in load_manifest(self.folder / MANIFEST, type(self.plan)).shards:
+                check_file(self.folder / shard.file, dataclasses.asdict(shard), RESTORE)
         (self.folder / PLAN).unlink(missing_ok=True)
         remove_seals(self.folder)
         return load_manifest(self.folder / MANIFEST, type(self.plan))
@@ -171,7 +174,8 @@ class ShardWriter(Generic[M]):
         try:
             return pq.read_metadata(path)
         except (pa.ArrowException, OSError) as error:
-            raise StoreError(f"{path}: damaged ({error}); delete this file and run the same command again") from error
+            why = " ".join(str(error).split())
+            raise StoreError(f"{path}: damaged ({why}); delete this file and run the same command again") from error
 
     def _described(self, index: int) -> Shard:
         path = self.folder / shard_name(index)

@@ -70,8 +70,8 @@ class CallRecord:
             f"{name}: {'the file' if name in held else 'this call'} alone has it"
             for name in sorted(held.keys() ^ here.keys())
         ]
-        both = held.keys() & here.keys()
-        clashes += differences(*({name: side[name] for name in both} for side in (held, here)), "the file", "this call")
+        there, this = ({name: side[name] for name in held.keys() & here.keys()} for side in (held, here))
+        clashes += differences(there, this, "the file", "this call")
         if clashes:
             listed = "\n  ".join(clashes)
             raise ConfigError(
