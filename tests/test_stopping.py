@@ -10,10 +10,11 @@ import signal
 import threading
 
 import pytest
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from g2r_lightning import cli, commands
-from g2r_lightning.callbacks import RetrievalEvaluation
+from g2r_lightning.callbacks import RetrievalEvaluation, StopWithCheckpoint
+from g2r_lightning.callbacks.rng import RandomState
 from g2r_lightning.cli import main
 from g2r_lightning.data.shard_pass import ShardPass
 from g2r_lightning.errors import ConfigError
@@ -153,6 +154,24 @@ def test_within_a_step_the_step_is_finished_and_saved(fitted, tmp_path, send):
     assert run("fit", fitted, f"--run.root={tmp_path}") == 143
     assert [path.name for path in (tmp_path / "first/checkpoints").glob("stopped-*")] == ["stopped-step=3.ckpt"]
     assert finished(fitted, tmp_path)
+
+
+def test_the_stop_is_behind_other_checkpoints_also_where_a_module_brings_callbacks(tmp_path):
+    """Seen in `make faults`: a teacher brings its export, Lightning sorts anew, a stop lost the step's checkpoint."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    saving = ModelCheckpoint(tmp_path)
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[saving], default_root_dir=tmp_path)
+    trainer.callbacks.append(stop := StopWithCheckpoint(tmp_path, RandomState()))
+
+    class Bringing(LightningModule):
+        def configure_callbacks(self):
+            return [Callback()]
+
+    trainer.strategy.connect(Bringing())
+    trainer._callback_connector._attach_model_callbacks()
+    assert trainer.callbacks[-2:] == [saving, stop]
+    assert trainer.checkpoint_callback is saving
 
 
 def test_within_an_evaluation_no_step_is_lost(fitted, tmp_path, send):

@@ -76,6 +76,21 @@ model:
       init_args: {{progress: false}}
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args: {{monitor: validation/all/hits_at_1_of_20, mode: max}}{SAVED}"""
+FIT_TEACHER = f"""
+seed_everything: 3
+run: {{name: teacher, root: runs}}
+data:
+  class_path: g2r_lightning.data.TeacherDataModule
+  init_args:{_indented(DATA)}
+model:
+  class_path: g2r_lightning.teacher.TeacherModule
+  init_args:
+    teacher: {{class_path: g2r_lightning.teacher.CausalTeacher, init_args: {{name_or_path: gpt2, dtype: float32}}}}
+    warmup_steps: 2
+    ranked_examples: 4
+{TRAINER}  callbacks:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {{monitor: validation/val/perplexity}}{SAVED}"""
 METRIC = f"""
 seed_everything: 3
 run: {{name: metric, root: runs}}
@@ -125,6 +140,9 @@ JOBS = {
     for job in (
         Job("generate", ("generate", "-c", "teacher.yaml"), "", ("store/candidates",)),
         Job("score", ("score", "-c", "teacher.yaml"), "generate", ("store/scores",), ("store/candidates",)),
+        Job("score of a file", ("score", "-c", "teacher.yaml", "--candidates=asked.jsonl", "--output=out/scored.jsonl"),
+            "", ("out",)),
+        Job("fit teacher", ("fit", "-c", "fit_teacher.yaml"), "", ("runs/teacher",)),
         Job("import", ("import", "-c", "teacher.yaml", "--store=theirs", "--replies=replies.jsonl"), "", ("theirs",)),
         Job("export", ("export", "-c", "teacher.yaml", "--output=out/release.jsonl"), "score", ("out",), ("store",)),
         Job("fit", ("fit", "-c", "student.yaml"), "score", (_RUN,), ("store",)),
@@ -179,7 +197,9 @@ def write_inputs(folder: Path) -> Path:
     tokenizer.save_pretrained(folder / "gpt2")
     for seed, (name, count) in enumerate({"train": 10, "val": 6, "one": 6}.items()):
         write_dialogues(folder / f"{name}.jsonl", count, 5, seed, name)
-    for name, text in (("teacher", TEACHER), ("student", STUDENT), ("metric", METRIC)):
+    for name, text in {
+        "teacher": TEACHER, "fit_teacher": FIT_TEACHER, "student": STUDENT, "metric": METRIC,
+    }.items():  # fmt: skip
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     draw = random.Random(5)
     said = [" ".join(draw.choices(WORDS, k=draw.randint(2, 8))) for _ in range(200)]
@@ -189,6 +209,7 @@ def write_inputs(folder: Path) -> Path:
     contexts = [said[i : i + 3] for i in range(130, 160, 3)]
     _lines(folder / "contexts.jsonl", contexts)
     _lines(folder / "judged.jsonl", [{"context": one[:2], "response": one[2]} for one in contexts])
+    _lines(folder / "asked.jsonl", [{"context": one[:2], "candidates": [one[2], "yes", "no"]} for one in contexts])
     _lines(folder / "replies.jsonl", list(_replies(folder / "train.jsonl")))
     return folder
 

@@ -229,3 +229,20 @@ def test_the_longest_reply_that_is_allowed_can_be_written(
 def test_a_batch_holds_something(setting: str, teacher_of: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=f"{setting}=0: use 1 or more"):
         teacher_of("gpt2", **{setting: 0})
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "g2r_template.json"])
+def test_a_file_of_a_saved_teacher_that_changed_is_named(
+    teacher_of: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    """A changed weight would be another opinion, in every score that is made with it."""
+    teacher_of("gpt2").save(tmp_path / "saved")
+    CausalTeacher(str(tmp_path / "saved")).load()
+    content = bytearray((tmp_path / "saved" / name).read_bytes())
+    content[-9] ^= 4
+    (tmp_path / "saved" / name).write_bytes(content)
+    with pytest.raises(G2RError, match=rf"saved/{name}: changed since it was written; restore.*delete g2r_files"):
+        CausalTeacher(str(tmp_path / "saved")).load()
+    (tmp_path / "saved/g2r_files.json").unlink()
+    if name == "model.safetensors":  # on purpose, then
+        CausalTeacher(str(tmp_path / "saved")).load()

@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from g2r_lightning.callbacks.rng import RandomState
@@ -17,13 +18,15 @@ PREFIX = "stopped"
 _TRAINED, _EVALUATED = "epoch_loop.batch_progress", "epoch_loop.val_loop.batch_progress"
 
 
-class StopWithCheckpoint(Callback):
+class StopWithCheckpoint(Checkpoint):
     """Save where training was when it was stopped, so that the same command loses no step.
 
-    It has to be the last of the callbacks, so that what the others keep of a step is saved too. An evaluation within
-    the training is stopped at once, and made from its beginning by the next run. With several processes, all would have
-    to stop behind the same step; there the signal stops at once, whichever of them hears it, and the run goes on from
-    its last checkpoint.
+    It has to be the last of the callbacks, so that what the others keep of a step is saved too: as a ``Checkpoint`` it
+    stays behind the others of that kind where a module brings callbacks of its own and Lightning sorts them anew.
+
+    An evaluation within the training is stopped at once, and made from its beginning by the next run. With several
+    processes, all would have to stop behind the same step; there the signal stops at once, whichever of them hears it,
+    and the run goes on from its last checkpoint.
 
     A checkpoint that was written behind the last step of an epoch, before its evaluation, is gone on from with the
     evaluation: Lightning 2.6 would leave it out, and with it, perhaps, the best checkpoint of all.

@@ -18,11 +18,14 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from g2r_lightning import __version__
 from g2r_lightning.cpu import cpu_multiplies_bf16
 from g2r_lightning.dialogue.types import Example
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.hub import UNREADABLE, missing_model, position_limit, resolve_model
-from g2r_lightning.paths import replaced_folder
+from g2r_lightning.paths import inside, replaced_folder
+from g2r_lightning.store.hashing import check_file, described_file
+from g2r_lightning.store.json_file import read_json, write_json
 from g2r_lightning.teacher.batching import mask, pack, pad
 from g2r_lightning.teacher.decoding import sample_replies, uniforms
 from g2r_lightning.teacher.generation import beam_replies, frozen
@@ -35,6 +38,9 @@ from g2r_lightning.teacher.templates import template_from
 Precision = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Scores = list[list[tuple[float, int]]]
 TEMPLATE_FILE = "g2r_template.json"
+FILES = "g2r_files.json"
+"""Checksums of a folder that :meth:`Teacher.save` wrote."""
+_CHANGED = f"restore it, or fit the teacher again; if it was changed on purpose, delete {FILES} beside it"
 DECODED_CONTEXT_TOKENS = 4096  # of the contexts that are decoded together; their keys and values are kept
 
 
@@ -80,9 +86,10 @@ class Teacher(Generator):
         """Load model and tokenizer if they are not loaded yet, and return the teacher itself.
 
         Raises:
-            G2RError: there is no such model, or its template does not fit it.
+            G2RError: there is no such model, its template does not fit it, or a file of it changed since it was fitted.
         """
         if self._model is None:
+            self._check_files()
             self._tokenizer, self._model = self._from_pretrained()
             try:
                 self._set_up()
@@ -315,7 +322,7 @@ class Teacher(Generator):
     # -- saving ----------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path, weights: dict[str, Tensor] | None = None) -> None:
-        """Write a plain Hugging Face folder: model, tokenizer, and the template's settings.
+        """Write a plain Hugging Face folder: model, tokenizer, the template's settings, and checksums of all.
 
         The folder appears whole or not at all; one that is there is replaced.
 
@@ -328,6 +335,8 @@ class Teacher(Generator):
             self.tokenizer.save_pretrained(fresh)
             text = json.dumps(self.template.describe(), indent=2, sort_keys=True)
             (fresh / TEMPLATE_FILE).write_text(text + "\n", encoding="utf-8")
+            files = {path.name: described_file(path) for path in sorted(fresh.iterdir())}
+            write_json(fresh / FILES, {"created_by": f"g2r_lightning {__version__}", "files": files})
 
     def describe(self) -> dict[str, str | None]:
         """Return what a manifest says of a teacher: name, revision, hash and type of its weights."""
@@ -356,6 +365,17 @@ class Teacher(Generator):
         return digest.hexdigest()
 
     # -- inner parts -----------------------------------------------------------------------------------------------
+
+    def _check_files(self) -> None:
+        """Compare a fitted teacher's folder with its checksums: a changed weight would pass for another opinion.
+
+        Raises:
+            G2RError: names the file that changed.
+        """
+        folder = Path(self.name_or_path)
+        if (folder / FILES).is_file():
+            for name, facts in read_json(folder / FILES, _CHANGED)["files"].items():
+                check_file(inside(folder, name), facts, _CHANGED, whole=True)
 
     def _from_pretrained(self) -> tuple[Any, Any]:
         path = resolve_model(self.name_or_path)
