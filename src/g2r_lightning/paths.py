@@ -69,14 +69,18 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def disk_trouble(error: Exception) -> str | None:
-    """Return what to tell of an error that a full or forbidden disk caused, ``None`` for any other."""
+    """Return what to tell of an error that a full or forbidden disk caused, ``None`` for any other.
+
+    An error that a library raised from such a one is such a one.
+    """
     if isinstance(error, OSError) and error.errno in _TROUBLES:
         place = f"{error.filename}: " if error.filename is not None else ""
         return f"{place}{error.strerror}; {FULL}, then run the same command again"
     told = str(error)
-    if not isinstance(error, OSError | RuntimeError | ValueError) and type(error).__name__ != "SafetensorError":
-        return None
-    return f"{told}; {FULL}, then run the same command again" if any(w in told.lower() for w in _WORDS) else None
+    known = isinstance(error, OSError | RuntimeError | ValueError) or type(error).__name__ == "SafetensorError"
+    if known and any(words in told.lower() for words in _WORDS):
+        return f"{told}; {FULL}, then run the same command again"
+    return disk_trouble(error.__cause__) if isinstance(error.__cause__, Exception) else None
 
 
 def disk_is_full(error: BaseException) -> bool:
