@@ -206,6 +206,23 @@ def test_a_finished_index_is_left_alone_and_another_one_takes_its_place(fitted, 
     build(fitted, place, tmp_path / "index")
     assert re.search(r"embeddings\.npy: \d+ bytes, but \d+ were written; build the index again: that is", caplog.text)
     verify(tmp_path / "index")
+    weights = tmp_path / "index/student/model.safetensors"
+    for harm in (weights.read_bytes()[:-9], b"", None):
+        weights.write_bytes(harm) if harm is not None else weights.unlink()
+        build(fitted, place, tmp_path / "index")
+        verify(tmp_path / "index")
+        assert (tmp_path / "index/deployed/onnx/weights").is_file()
+    (tmp_path / ".index.work-gone-0a1b2c3d").mkdir()  # of a process that was killed behind all
+    build(fitted, place, tmp_path / "index")
+    assert not (tmp_path / ".index.work-gone-0a1b2c3d").exists()
+    vectors.write_bytes(vectors.read_bytes()[:-9])
+    (tmp_path / "index/overlay/change-000001").mkdir(parents=True)
+    assert main(words(fitted, place, tmp_path / "index")) == 2
+    said = capsys.readouterr().err
+    assert "embeddings.npy" in said
+    assert "compact" not in said
+    shutil.rmtree(tmp_path / "index/overlay")
+    build(fitted, place, tmp_path / "index")
     (tmp_path / "index/overlay/change-000001").mkdir(parents=True)
     assert main(words(fitted, place, tmp_path / "index", "--index.dtype=float16")) == 2
     assert "which a new build would lose: fold them in with `index compact`" in capsys.readouterr().err

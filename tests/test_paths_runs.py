@@ -143,6 +143,9 @@ def test_a_configuration_that_was_cut_anywhere_is_no_other_configuration():
             unsealed_yaml(whole[:end])
     assert unsealed_yaml(whole.partition("\n")[2].replace("8", "9")) == CONFIG.replace("8", "9")
     assert unsealed_yaml("#\n# mine\na: 1\n") == "#\n# mine\na: 1\n"
+    for before in ("\n", "# mine\n", "---\n"):
+        with pytest.raises(ValueError, match="take out its first line"):
+            unsealed_yaml(before + whole)
 
 
 def test_a_configuration_that_an_earlier_release_wrote_is_read():

@@ -63,7 +63,11 @@ def inside(folder: Path, name: str) -> Path:
     parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
     path = folder / name
     strange = not name or PureWindowsPath(name).is_absolute() or PurePosixPath(name).is_absolute() or ".." in parts
-    if strange or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        strange = strange or not path.resolve().is_relative_to(folder.resolve())
+    except (ValueError, OSError):  # a null byte, half of a character, a name too long
+        strange = True
+    if strange:
         raise G2RError(f"{folder}: its manifest names {name!r}, which lies outside of it; do not use this folder")
     return path
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-MARK = "# sha256 of what is below (take this line out when you change the file): "
+MARK = "# sha256 of what is below (whoever edits it takes this line out): "
 LAST = "# sha256 of the above (take this line out when you change the file): "
 """What earlier releases wrote, as the last line."""
 
@@ -27,7 +27,7 @@ def unsealed_yaml(text: str) -> str:
     """
     first, _, below = text.partition("\n")
     cut_within = bool(text) and MARK.startswith(text)
-    if _resembles(first, MARK) or cut_within:
+    if cut_within or _resembles(text, MARK):
         if first != MARK + _checksum(below):
             raise ValueError("changed or cut since it was written; if that was on purpose, take out its first line")
         return below
@@ -39,10 +39,10 @@ def unsealed_yaml(text: str) -> str:
     return text
 
 
-def _resembles(line: str, mark: str) -> bool:
-    """Whether a line is a mark, damaged perhaps: a changed byte leaves one of its halves."""
+def _resembles(text: str, mark: str) -> bool:
+    """Whether a mark stands in a text, damaged perhaps: a changed byte leaves one of its halves."""
     half = len(mark) // 2
-    return mark[:half] in line or mark[half:] in line
+    return mark[:half] in text or mark[half:] in text
 
 
 def _checksum(text: str) -> str:

@@ -246,3 +246,28 @@ def test_a_file_of_a_saved_teacher_that_changed_is_named(
     (tmp_path / "saved/g2r_files.json").unlink()
     if name == "model.safetensors":  # on purpose, then
         CausalTeacher(str(tmp_path / "saved")).load()
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["{}", '{"files": null}', '{"files": ["a"]}', '{"files": {"config.json": 3}}', '{"files": {"config.json": {}}}',
+     '{"files": {"a\\u0000b": {}}}', '{"files": {"\\ud800": {}}}', '{"files": {"../x": {}}}', "[1]", "no json"],
+)  # fmt: skip
+def test_checksums_that_are_none_are_refused_with_their_place(
+    teacher_of: Callable[..., Any], tmp_path: Path, told: str
+) -> None:
+    teacher_of("gpt2").save(tmp_path / "saved")
+    (tmp_path / "saved/g2r_files.json").write_text(told)
+    with pytest.raises(G2RError, match="saved"):
+        CausalTeacher(str(tmp_path / "saved")).load()
+
+
+def test_a_tokenizer_with_templates_in_a_folder_of_their_own_is_saved(
+    teacher_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    teacher = teacher_of("gpt2")
+    teacher.tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    teacher.save(tmp_path / "saved")
+    assert list((tmp_path / "saved").glob("additional_chat_templates/*"))
+    small = CausalTemplate(max_context_tokens=64, max_response_tokens=32)
+    CausalTeacher(str(tmp_path / "saved"), template=small).load()

@@ -25,7 +25,7 @@ RESPONSES = ("responses.arrow", "responses.parquet")
 """Of an index, schema 2 and 1."""
 _CACHED = re.compile(r"(contexts|responses|vectors)-[0-9a-f]{32}\.(arrow|npy)")
 _UNFINISHED_FILE = re.compile(r"\..+\.\d+(\.[0-9a-f]{6})?\.tmp")
-_UNFINISHED_FOLDER = re.compile(r"\..+-(new|old)-[0-9a-f]{8}|.+\.work")
+_UNFINISHED_FOLDER = re.compile(r"\..+-(new|old|gone)-[0-9a-f]{8}|.+\.work")
 _PASSED_OVER = {".git", ".venv", "node_modules", "__pycache__", "site-packages"}
 
 

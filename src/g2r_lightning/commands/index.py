@@ -98,8 +98,8 @@ def index(arguments: Sequence[str]) -> None:
     asked = _asked(settings, student, vectors, responses, contexts, computed)
     making = Making(output, asked, wish, student.facts)
     if finished(making):
-        if making.work.is_dir() and first_process():  # of a process that was killed when all was done
-            with alone_in(making.work):
+        if first_process():  # of a process that was killed when all was done
+            with alone_in(making.work) if making.work.is_dir() else nullcontext():
                 discard_folder(making.work)
         log.info("%s is finished; delete it, or change a setting, to build it anew", output)
         return

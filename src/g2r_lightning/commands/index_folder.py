@@ -69,19 +69,30 @@ def check_place(output: Path) -> None:
         try:
             read_manifest(output)
         except G2RError as error:
-            raise ConfigError(f"--index.output={output}: this is no index, and would be replaced: {error}") from error
+            damaged = (output / MANIFEST).is_file()
+            what = "a damaged index, which is not replaced; delete it" if damaged else "no index, and would be replaced"
+            raise ConfigError(f"--index.output={output}: this is {what}: {error}") from error
     elif output.exists() and not output.is_dir():
         raise ConfigError(f"--index.output={output}: this is a file; name a folder")
 
 
-def check_changes(output: Path) -> None:
+def check_changes(output: Path, damage: G2RError | None = None) -> None:
     """Refuse to replace an index whose responses were changed since it was built.
+
+    Args:
+        output: its folder.
+        damage: what is wrong with it, if anything is.
 
     Raises:
         ConfigError: says how to keep the changes.
     """
     changes = output / CHANGES
     if changes.is_dir() and any(changes.iterdir()):
+        if damage is not None:
+            raise ConfigError(
+                f"{damage}; that would lose the responses that were added or removed since: restore the file, or build "
+                f"at another --index.output and change that one, or delete {changes}"
+            ) from damage
         raise ConfigError(
             f"{output}: responses were added or removed since it was built, which a new build would lose: fold them in "
             f"with `index compact`, build at another --index.output, or delete {changes}"
@@ -98,6 +109,7 @@ def finished(making: Making) -> bool:
     try:
         check_files(making.output, manifest)
     except G2RError as error:
+        check_changes(making.output, error)
         log.warning("%s: that is done now", error)
         return False
     return True
@@ -154,10 +166,20 @@ def _placed(
             if (chosen.folder / LISTS).is_file():
                 (chosen.folder / LISTS).replace(fresh / LISTS)
         manifest = write_manifest(fresh, facts)
-        exports, weights = making.output / DEPLOYED, making.output / "student" / WEIGHTS
-        if exports.is_dir() and weights_hash(weights) == weights_hash(fresh / "student" / WEIGHTS):
+        if (exports := making.output / DEPLOYED).is_dir() and _of_one_student(making, fresh):
             shutil.copytree(exports, fresh / DEPLOYED)
     return manifest
+
+
+def _of_one_student(making: Making, fresh: Path) -> bool:
+    """Whether the index that is there and the one that takes its place are of the same student."""
+    if read_json(making.output / MANIFEST).get("asked") == making.asked:
+        return True  # also where its weights are damaged now
+    try:
+        return weights_hash(making.output / "student" / WEIGHTS) == weights_hash(fresh / "student" / WEIGHTS)
+    except G2RError as error:
+        log.warning("%s; the exports of that student, %s, go with it", error, making.output / DEPLOYED)
+        return False
 
 
 def _advance(bar: Any, done: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from torch.utils.data import DataLoader
 
@@ -53,6 +53,8 @@ class CorruptedDialogueDataModule(DialogueDataModule):
         train_share: part of the training dialogues that is used.
     """
 
+    FEWEST_JUDGED: ClassVar[int] = 2
+
     def __init__(
         self,
         train: list[DialogueReader],
@@ -77,8 +79,6 @@ class CorruptedDialogueDataModule(DialogueDataModule):
             evaluation_seed=evaluation_seed, cache_dir=cache_dir, train_share=train_share,
             evaluation_examples=evaluation_examples,
         )  # fmt: skip
-        if evaluation_examples == 1:
-            raise ValueError(f"data.init_args.evaluation_examples={evaluation_examples}: at least 2, or null for all")
         default = [SurfaceParaphrase(), WordDrop(), WordOrder(), WordRepeat(), RandomUtterance(3)]
         self.corruptions: list[Corruption] = default if corruptions is None else corruptions
         self.kinds = kinds_of(self.corruptions)

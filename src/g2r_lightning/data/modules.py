@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,8 @@ class DialogueDataModule(LightningDataModule):
         cache_dir: where tokens are kept, by content; safe to delete.
     """
 
+    FEWEST_JUDGED: ClassVar[int] = 1
+
     def __init__(
         self,
         train: list[DialogueReader],
@@ -97,7 +99,10 @@ class DialogueDataModule(LightningDataModule):
             "max_candidates": (max_candidates, 1),
             "choices": (choices, 2),
             "num_workers": (num_workers, 0),
-            "evaluation_examples": (1 if evaluation_examples is None else evaluation_examples, 1),
+            "evaluation_examples": (
+                self.FEWEST_JUDGED if evaluation_examples is None else evaluation_examples,
+                self.FEWEST_JUDGED,
+            ),
         }
         for name, (value, least) in limits.items():
             if value < least:

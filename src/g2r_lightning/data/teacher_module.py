@@ -94,9 +94,12 @@ class TeacherDataModule(DialogueDataModule):
     def candidate_lists(self, stage: str, most: int) -> dict[str, list[CandidateList]]:
         """Return what responses are ranked among, at most so many examples of each set of ``validation`` or ``test``.
 
+        Those are among the ``evaluation_examples``.
+
         Raises:
             G2RError: a set has too few distinct responses to draw from.
         """
+        most = most if self.evaluation_examples is None else min(most, self.evaluation_examples)
         return {
             name: candidate_lists(examples_of(dialogues), self.evaluation_seed, self.choices, most)
             for name, dialogues in self.dialogues[stage].items()

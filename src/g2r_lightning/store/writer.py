@@ -175,7 +175,9 @@ class ShardWriter(Generic[M]):
             return pq.read_metadata(path)
         except (pa.ArrowException, OSError) as error:
             why = " ".join(str(error).split())
-            raise StoreError(f"{path}: damaged ({why}); delete this file and run the same command again") from error
+            finished = (self.folder / MANIFEST).exists()
+            remedy = RESTORE if finished else "delete this file and run the same command again"
+            raise StoreError(f"{path}: damaged ({why}); {remedy}") from error
 
     def _described(self, index: int) -> Shard:
         path = self.folder / shard_name(index)

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from g2r_lightning import __version__
 from g2r_lightning.cpu import cpu_multiplies_bf16
 from g2r_lightning.dialogue.types import Example
-from g2r_lightning.errors import ConfigError
+from g2r_lightning.errors import ConfigError, StoreError
 from g2r_lightning.hub import UNREADABLE, missing_model, position_limit, resolve_model
 from g2r_lightning.paths import inside, replaced_folder
 from g2r_lightning.store.hashing import check_file, described_file
@@ -335,7 +335,8 @@ class Teacher(Generator):
             self.tokenizer.save_pretrained(fresh)
             text = json.dumps(self.template.describe(), indent=2, sort_keys=True)
             (fresh / TEMPLATE_FILE).write_text(text + "\n", encoding="utf-8")
-            files = {path.name: described_file(path) for path in sorted(fresh.iterdir())}
+            paths = sorted(path for path in fresh.rglob("*") if path.is_file())
+            files = {path.relative_to(fresh).as_posix(): described_file(path) for path in paths}
             write_json(fresh / FILES, {"created_by": f"g2r_lightning {__version__}", "files": files})
 
     def describe(self) -> dict[str, str | None]:
@@ -373,9 +374,13 @@ class Teacher(Generator):
             G2RError: names the file that changed.
         """
         folder = Path(self.name_or_path)
-        if (folder / FILES).is_file():
+        if not (folder / FILES).exists():
+            return
+        try:
             for name, facts in read_json(folder / FILES, _CHANGED)["files"].items():
                 check_file(inside(folder, name), facts, _CHANGED, whole=True)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{folder / FILES}: holds no checksums ({error!r}); {_CHANGED}") from error
 
     def _from_pretrained(self) -> tuple[Any, Any]:
         path = resolve_model(self.name_or_path)
