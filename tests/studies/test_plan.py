@@ -167,6 +167,18 @@ def test_what_fails_is_named(tmp_path, commands, capsys):
         "steps: [{name: x, run: a, dome: b}]": r"steps\[0\]: needs name and run",
         "steps: [{name: x, run: 'a {b}'}]": "step 'x': no variable 'b'",
         "steps: [{name: x, run: a, for: {y: '{b}'}}]": "step 'x': no variable 'b'",
+        "variables: {b: '{b}'}\nsteps: [{name: x, run: a, for: {y: '{b}'}}]": "step 'x': no variable 'without end",
+        "variables: {b: ''}\nsteps: [{name: x, run: a, for: {y: '{b}'}}]": "step 'x': for y: no value; give",
+        "steps: [{name: x, run: a, for: {y: []}}]": "step 'x': for y: no value",
+        "steps: [{name: x, run: a, for: {y: [1, 1]}}]": "step 'x': for y: 1 1; give one or more, each once",
+        "steps: [{name: x, run: a, for: {y: 3}}]": r"step 'x': for: \{name: \[value",
+        "steps: [{name: x, run: a, for: {y: null}}]": r"step 'x': for: \{name",
+        "steps: [{name: x, run: a, for: {y: {a: 1}}}]": r"step 'x': for: \{name",
+        "steps: [{name: x, run: a, for: [1, 2]}]": r"step 'x': for: \{name",
+        "steps: [{name: x, run: a, for: seeds}]": r"step 'x': for: \{name",
+        "variables: [a]\nsteps: []": "variables: NAME: VALUE",
+        'steps: [{name: x, run: "fit \'a"}]': "step 'x': run: No closing quotation",
+        "steps: [{name: x, run: [fit, a]}]": "step 'x': run: a command of this package as one text",
     }.items():
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):

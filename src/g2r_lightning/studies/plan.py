@@ -96,10 +96,12 @@ def read_plan(path: Path, variables: dict[str, str] | None = None) -> Plan:
     """
     try:
         plan = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(plan, dict) or not isinstance(plan.get("steps"), list):
         raise ConfigError(f"{path}: a plan has a list `steps`, each with name and run")
+    if not isinstance(plan.get("variables") or {}, dict):
+        raise ConfigError(f"{path}: variables: NAME: VALUE, one a line")
     known = {name: str(value) for name, value in (plan.get("variables") or {}).items()}
     unknown = set(variables or {}) - set(known)
     if unknown:
@@ -117,30 +119,54 @@ def _steps(path: Path, number: int, given: Any, variables: dict[str, str]) -> li
     """Return one step for each combination of its ``for``."""
     if not isinstance(given, dict) or not {"name", "run"} <= given.keys() <= KEYS:
         raise ConfigError(f"{path}: steps[{number}]: needs name and run, and may have for and done")
-    found = []
+    where, found = f"{path}: step '{given['name']}'", []
     try:
-        factors = {
-            name: _filled(values, variables).split() if isinstance(values, str) else values
-            for name, values in (given.get("for") or {}).items()
-        }
+        factors = {name: _values(values, variables) for name, values in dict(given.get("for") or {}).items()}
     except KeyError as error:
-        raise ConfigError(f"{path}: step '{given['name']}': no variable {error}") from error
+        raise ConfigError(f"{where}: no variable {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: for: {{name: [value, ...]}}, or a text of values with blanks between") from error
+    for name, given_values in factors.items():
+        if not given_values or len(set(given_values)) < len(given_values):
+            told = " ".join(given_values) or "no value"
+            raise ConfigError(f"{where}: for {name}: {told}; give one or more, each once")
     for chosen in itertools.product(*factors.values()):
-        values = {**variables, **dict(zip(factors, map(str, chosen), strict=True))}
+        values = {**variables, **dict(zip(factors, chosen, strict=True))}
         try:
             command, done = (_filled(str(given.get(key, "")), values) for key in ("run", "done"))
+            words = tuple(shlex.split(command))
         except KeyError as error:
-            raise ConfigError(f"{path}: step '{given['name']}': no variable {error}") from error
-        label = " ".join([str(given["name"]), *map(str, chosen)])
-        found.append(Step(label, tuple(shlex.split(command)), Path(done) if done else None))
+            raise ConfigError(f"{where}: no variable {error}") from error
+        except ValueError as error:
+            raise ConfigError(f"{where}: run: {error}") from error
+        if not isinstance(given["run"], str) or not words:
+            raise ConfigError(f"{where}: run: a command of this package as one text, such as `fit -c x.yaml`")
+        label = " ".join([str(given["name"]), *chosen])
+        found.append(Step(label, words, Path(done) if done else None))
     return found
+
+
+def _values(given: Any, variables: dict[str, str]) -> list[str]:
+    """Return the values of a factor: a list as it stands, or the words of a text.
+
+    Raises:
+        TypeError: it is neither.
+        KeyError: it names a variable that is not there.
+    """
+    if isinstance(given, str):
+        return _filled(given, variables).split()
+    if not isinstance(given, list) or any(isinstance(value, dict | list) or value is None for value in given):
+        raise TypeError(given)
+    return [str(value) for value in given]
 
 
 def _filled(text: str, values: dict[str, str]) -> str:
     """Fill in ``{name}``; values may name others, and ``${...}`` of the experiments is left alone."""
-    for _ in range(3):
-        text = re.sub(r"(?<!\$)\{(\w+)\}", lambda found: values[found[1]], text)
-    return text
+    for _ in range(4):
+        text, filled = re.subn(r"(?<!\$)\{(\w+)\}", lambda found: values[found[1]], text)
+        if not filled:
+            return text
+    raise KeyError(f"without end: {text}")
 
 
 def run_plan(plan: Plan, minutes: float | None = None) -> bool:
