@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 
-from g2r_lightning.callbacks.evaluation import encode_texts, shares_by_length
+from g2r_lightning.callbacks.evaluation import all_figures, encode_texts, shares_by_length
 from g2r_lightning.callbacks.ranked_set import RankedSet, Ranks
 from g2r_lightning.data import DialogueDataModule, ResponseSet
 from g2r_lightning.data.evaluation_set import EvaluationSet
@@ -234,6 +234,24 @@ def test_negative_scores_are_scores_like_others(tmp_path, shift):
     figures = ranked.figures(intervals=True)
     assert figures["recall_at_1"] == sum(max(own) == own[i] for i, own in enumerate(products)) / 25
     assert 0 <= figures["recall_at_10_low"] <= figures["recall_at_10"] <= figures["recall_at_10_high"] <= 1
+
+
+def test_sets_whose_lists_are_of_other_lengths_are_counted_together(tmp_path):
+    """Seen: a published list of 20 beside seeded ones of 5, in the second set, ended in a traceback behind it all."""
+    texts = [f"reply {i}" for i in range(25)]
+    responses = ResponseSet()
+    responses.extend(texts)
+    vectors = torch.rand(25, 4, generator=torch.Generator().manual_seed(0))
+    sets = []
+    for name, published in (("seeded", ()), ("published", tuple(texts))):
+        examples = [Example(f"{name}:d{i}:1", ("hi",), text, choices=published) for i, text in enumerate(texts)]
+        table = token_table(tmp_path, "contexts", name, ([7] for _ in examples))
+        dataset = EvaluationSet(name, examples, table, 0, responses, choices=5)
+        sets.append(RankedSet(dataset, ResponseIndex(texts, ["original"] * 25, vectors.numpy()), vectors, torch.inner))
+        sets[-1].add(vectors, torch.arange(25))
+    figures = all_figures(sets, intervals=False)
+    assert (figures["all/examples_of_5"], figures["all/examples_of_25"]) == (25, 25)
+    assert figures["all/hits_at_1_of_25"] == figures["published/hits_at_1_of_25"]
 
 
 def test_published_lists_are_used_and_named_by_their_length(fitted, first, tmp_path):

@@ -26,6 +26,7 @@ from g2r_lightning.data.tokens import response_table
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index import ResponseIndex, encode_rows, weights_hash
 from g2r_lightning.index.encode import rounded
+from g2r_lightning.metrics import RetrievalMetrics
 from g2r_lightning.paths import atomic_path
 from g2r_lightning.progress import progress_bar
 from g2r_lightning.student.encoders import StudentEncoder
@@ -233,8 +234,8 @@ def all_figures(sets: list[RankedSet], intervals: bool) -> dict[str, float]:
     figures: dict[str, float] = {}
     for one in sets:
         figures |= {f"{one.dataset.name}/{key}": value for key, value in one.figures(intervals).items()}
-    whole = sets[0].metrics()
-    for one in sets[1:]:
+    whole = RetrievalMetrics(max_candidates=max(one.longest_list for one in sets), sync=False)
+    for one in sets:
         one.count(whole)
     replies = [row for one in sets for row in one.best_replies()]
     together = {**{k: float(v) for k, v in whole.compute().items()}, **reply_figures(sets[0].index, replies)}

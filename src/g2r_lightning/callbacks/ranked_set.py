@@ -129,12 +129,17 @@ class RankedSet:
         """Put what all processes ranked in the place of this process's share."""
         self._done = [ranks]
 
+    @property
+    def longest_list(self) -> int:
+        """Candidates of the longest list: published ones are as long as they are, whatever N of the seeded ones is."""
+        return max(self.dataset.valid_choices.shape[1], 1)
+
     def metrics(self) -> RetrievalMetrics:
         """Return the counted ranks, to be computed or added up over sets.
 
         They are not summed over processes: what was ranked elsewhere has been gathered into ``ranked`` by then.
         """
-        counted = RetrievalMetrics(max_candidates=max(self.dataset.valid_choices.shape[1], 1), sync=False)
+        counted = RetrievalMetrics(max_candidates=self.longest_list, sync=False)
         self.count(counted)
         return counted
 
