@@ -113,9 +113,9 @@ def main() -> int:
         "# The student's check\n\n"
         f"Made by `make study-check` ({now()}): hits@1/20 among 19 seeded random responses of the same test set, ties "
         "against the model, 1,500 contexts drawn from each set, the last four turns; 95% bootstrap intervals over "
-        "dialogues; the difference in points. Known: of a plain bi-encoder from the same MiniLM, measured by the project's "
-        "owner on 1,500 contexts a set; those of BST presumably without persona lines, which ours are shown. What trained "
-        "and how: `experiments/study/check.yaml`.\n\n"
+        "dialogues; the difference in points. Known: of a plain bi-encoder from the same MiniLM, measured by the "
+        "project's owner on 1,500 contexts a set; those of BST presumably without persona lines, which ours are shown. "
+        "What trained and how: `experiments/study/check.yaml`.\n\n"
         "| trained on | test set | known | ours | interval | difference |\n| --- | --- | --- | --- | --- | --- |\n"
         f"{lines}\n\nThe student of the whole split {verdict}.\n\n"
         f"```json\n{json.dumps(about(arguments.root), indent=2)}\n```\n",
