@@ -314,6 +314,15 @@ def test_unfinished_and_damaged_runs_are_counted_and_named(runs, tmp_path):
         report(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120, 400])
+def test_a_terminal_shows_whole_columns_and_names_the_others(runs, tmp_path, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["report", f"--runs=[{runs}]", f"--output={tmp_path / 'out'}", "--sets=[all]"]) == 0
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert ("in report.md too: " in said) == (columns < 400)
+
+
 def test_files(runs, tmp_path, capsys):
     write_run(runs / "longer", config_of("d", seed=3), figures(0.99), {"steps": 600})
     out = tmp_path / "out"

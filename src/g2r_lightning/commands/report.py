@@ -12,11 +12,13 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from g2r_lightning.config_errors import innermost
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.studies.report.making import Report, make_report
+from g2r_lightning.studies.report.measures import Measure
 from g2r_lightning.studies.report.records import keep_records
 from g2r_lightning.studies.report.tables import Base, Table
 from g2r_lightning.studies.report.writing import shown, write_report
@@ -86,7 +88,7 @@ def _print(made: Report) -> None:
     """Print the first table of every setting, and what was left out."""
     console = Console()
     for section in made.sections:
-        console.print(_table(section.tables[0], section.setting.number if len(made.sections) > 1 else None))
+        console.print(_fitting(console, section.tables[0], section.setting.number if len(made.sections) > 1 else None))
         for line in section.apart[:SHOWN]:
             console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
     for one in made.skipped[:SHOWN]:
@@ -95,10 +97,26 @@ def _print(made: Report) -> None:
         console.print(f"... and {len(made.skipped) - SHOWN} more, in report.md", highlight=False)
 
 
-def _table(table: Table, setting: int | None) -> RichTable:
-    """Return a table for the terminal, without the columns that no run fills."""
-    title = table.title if setting is None else f"{table.title} (setting {setting})"
+def _fitting(console: Console, table: Table, setting: int | None) -> RichTable:
+    """Return as much of a table as the terminal is wide enough for, at least one measure, and say what is not shown."""
     filled = [one for one in table.measures if any(one.key in row.cells for row in table.rows)]
+    fitting = len(filled)
+    while fitting > 1 and _width(console, _table(table, setting, filled[:fitting])) > console.width:
+        fitting -= 1
+    made = _table(table, setting, filled[:fitting])
+    if left := [one.heading for one in filled[fitting:]]:
+        made.caption = f"in report.md too: {', '.join(left)}"
+    return made
+
+
+def _width(console: Console, table: RichTable) -> int:
+    """Return how wide a table is where nothing is cut."""
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+
+
+def _table(table: Table, setting: int | None, filled: Sequence[Measure]) -> RichTable:
+    """Return a table for the terminal with some of its measures."""
+    title = table.title if setting is None else f"{table.title} (setting {setting})"
     made = RichTable(title=title)
     for name in table.headings:
         made.add_column(name, no_wrap=True)
