@@ -21,7 +21,7 @@ ALL = targets()
 @pytest.mark.parametrize("name", ALL)
 def test_broken_lines_give_usable_dialogues_counted_skips_or_an_error_of_ours(name, tmp_path):
     report = fuzz(ALL[name], LINES, tmp_path, seed=1)
-    assert not report.faults, report.faults[0][1]
+    assert not report.faults, ascii(report.faults[0][1])
     assert report.lines == LINES
     assert report.used  # whole lines among broken ones are read
     assert report.reasons or name in ("read_responses", "experiment YAML")  # else nothing was broken

@@ -65,6 +65,7 @@ def test_a_candidate_store_is_a_response_set(tmp_path):
         ('{"text": "\\ud83d"}\n', r"r\.jsonl:1: half of a surrogate pair"),
         ('{"text": "a"}\n{"text": "b", "source": "\\ud83d"}\n', r"r\.jsonl:2: half of a surrogate pair"),
         ('{"text": "a", "source": null}\n{"text": "b", "source": 5}\n', r'r\.jsonl:2: "source" is 5, not a text'),
+        ('{"text": "a", "source": ["\\ud83d"]}\n', r'r\.jsonl:1: "source" is \["\\ud83d"\], not a text'),
     ],
 )
 def test_lines_that_hold_no_response_are_named(tmp_path, text, named):

@@ -235,7 +235,8 @@ class ResponseStream:
 
 
 def _no_source(value: Any) -> str:
-    return f'"source" is {str(value)[:40]}, not a text: it names who wrote the response'
+    shown = json.dumps(value, default=str)[:40]  # ASCII: half of a character cannot be printed
+    return f'"source" is {shown}, not a text: it names who wrote the response'
 
 
 def _kind(suffix: str) -> Kind:
