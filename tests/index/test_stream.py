@@ -74,6 +74,13 @@ def test_lines_that_hold_no_response_are_named(tmp_path, text, named):
         list(ResponseStream(tmp_path / "r.jsonl"))
 
 
+def test_a_field_that_cannot_be_printed_is_told_so_that_it_can(tmp_path, caplog):
+    (tmp_path / "r.jsonl").write_text('{"text": "a", "x\\ud800": 1}\n')
+    assert list(ResponseStream(tmp_path / "r.jsonl")) == [("a", "approved")]
+    assert "the field 'x\\ud800' is left out" in caplog.text
+    caplog.text.encode()
+
+
 def test_bytes_that_are_no_text_are_named(tmp_path):
     (tmp_path / "r.txt").write_bytes(b"hi\nh\xff\n")
     with pytest.raises(G2RError, match=r"r\.txt:2: not UTF-8"):

@@ -144,7 +144,8 @@ class ResponseStream:
             schema, faults = kinds.schema(setting)
         for name, reason in faults.items():
             if self.columns is None:
-                log.warning("%s: the field '%s' is left out, no filter could use it: %s", self.path, name, reason)
+                shown = name.encode("utf-8", "backslashreplace").decode()  # half of a character cannot be printed
+                log.warning("%s: the field '%s' is left out, no filter could use it: %s", self.path, shown, reason)
         return schema
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
