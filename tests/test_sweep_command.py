@@ -362,6 +362,22 @@ def test_processes_share_a_study_without_repeating_or_losing_anything(tmp_path):
     assert sorted(begun) == sorted(f"a={value},seed={seed}" for value in range(12) for seed in (1, 2))
 
 
+def test_a_run_that_ends_while_another_process_looks_has_ended(tmp_path, monkeypatch):
+    """Seen in CI: the other one found the lock free, took the run for dead, and could not fail what was complete."""
+    plan = plan_of(tmp_path, grid={"a": [1]}, seeds=1)
+    queue, other = Queue(open_study(plan), plan), Queue(open_study(plan), plan)
+    task = queue.take()
+
+    def ended(_):
+        with queue.alive(task):
+            assert queue.finish(task, "COMPLETE", 0.5)
+        return True
+
+    monkeypatch.setattr(other, "_is_gone", ended)
+    assert other.take() is None
+    assert [run.state(plan.settings.retries) for run in other.runs()] == ["finished"]
+
+
 def test_a_run_of_another_machine_is_taken_over_when_it_is_silent_for_long(tmp_path, monkeypatch):
     plan = plan_of(tmp_path, stale_after=60.0)
     there, here = (Queue(open_study(plan), plan) for _ in range(2))

@@ -221,11 +221,15 @@ class Queue:
         return bool(silent > self.plan.settings.stale_after)
 
     def _fail(self, number: int, reason: str) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         trial = self.study.get_trials(deepcopy=False)[number]
-        self.study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-        self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+        if trial.state.is_finished():  # it ended, and let go of its lock, while this process looked
+            return
+        with suppress(UpdateFinishedTrialError):
+            self.study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+            self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _forgive(self) -> None:
         """Put those back into the queue that failed for good."""
