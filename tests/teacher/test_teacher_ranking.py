@@ -47,11 +47,11 @@ def data_in(folder: Path, **settings: Any) -> TeacherDataModule:
 
 def test_some_examples_are_of_all_lengths_and_the_same_ones(tmp_path: Path) -> None:
     data = data_in(tmp_path, evaluation_examples=7)
-    (one, two) = (data.judged(dialogues) for dialogues in data.dialogues["validation"].values())
+    (one, two) = (data.judged(examples_of(dialogues)) for dialogues in data.dialogues["validation"].values())
     assert (len(one), len(two)) == (7, 7)
     everything = examples_of(data.dialogues["validation"]["one"])
     assert [example for example in everything if example in one] == one != everything[:7]
-    assert data_in(tmp_path, evaluation_examples=99).judged(data.dialogues["validation"]["one"]) == everything
+    assert data_in(tmp_path, evaluation_examples=99).judged(everything) == everything
 
 
 class Told:

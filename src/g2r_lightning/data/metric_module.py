@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from torch.utils.data import DataLoader
 
+from g2r_lightning.data.corpus import examples_of
 from g2r_lightning.data.corruptions import Corruption, RandomUtterance, WordDrop, WordOrder, WordRepeat
 from g2r_lightning.data.judged_set import JudgedSet, TextRows, kinds_of
 from g2r_lightning.data.modules import DialogueDataModule
@@ -147,7 +148,7 @@ class CorruptedDialogueDataModule(DialogueDataModule):
         """
         if of not in self._made:
             stage = "validation" if of == "fit" else of
-            chosen = {name: self.judged(dialogues) for name, dialogues in self.dialogues[stage].items()}
+            chosen = {name: self.judged(examples_of(dialogues)) for name, dialogues in self.dialogues[stage].items()}
             named = [("train", self.train_examples), *chosen.items()] if of == "fit" else [*chosen.items()]
             texts, utterances = TextRows(), self._module().utterances
             for _, examples in named:

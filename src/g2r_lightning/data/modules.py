@@ -8,7 +8,7 @@ model's business: a module asks the trainer's model for its ``text`` (or its ``t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -249,7 +249,7 @@ class DialogueDataModule(LightningDataModule):
         """Return the named sets of ``validation`` or ``test``, tokenised."""
         if stage not in self._evaluation_sets:
             self._evaluation_sets[stage] = [
-                self._evaluation_set(name, dialogues) for name, dialogues in self.dialogues[stage].items()
+                self._evaluation_set(name, examples_of(dialogues)) for name, dialogues in self.dialogues[stage].items()
             ]
         return self._evaluation_sets[stage]
 
@@ -319,18 +319,18 @@ class DialogueDataModule(LightningDataModule):
         size = self.evaluation_batch_size
         return ContextSet("contexts", self.contexts_to_answer, tokens, self.text.pad_id, size, *self._share())
 
-    def judged(self, dialogues: Iterable[Dialogue]) -> list[Example]:
-        """Return the examples of an evaluation set that are judged: all, or ``evaluation_examples`` of them."""
-        return some_examples(examples_of(dialogues), self.evaluation_examples, self.evaluation_seed)
+    def judged(self, examples: Sequence[Example]) -> list[Example]:
+        """Return those of an evaluation set's examples that are judged: all, or ``evaluation_examples`` of them."""
+        return some_examples(examples, self.evaluation_examples, self.evaluation_seed)
 
-    def _evaluation_set(self, name: str, dialogues: list[Dialogue]) -> EvaluationSet:
-        judged = self.judged(dialogues)
+    def _evaluation_set(self, name: str, examples: list[Example]) -> EvaluationSet:
+        judged = self.judged(examples)
         tokens = context_table(self.text, judged, self.cache_dir)
         responses = self.response_set
         try:
             return EvaluationSet(
                 name, judged, tokens, self.text.pad_id, responses, self.evaluation_batch_size, self.evaluation_seed,
-                self.choices, *self._share(), whole=examples_of(dialogues),
+                self.choices, *self._share(), whole=examples,
             )  # fmt: skip
         except TooFewTextsError as error:
             shares = " (raise validation_share or test_share)" if name == HELD_OUT else ""

@@ -79,7 +79,9 @@ class TeacherDataModule(DialogueDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a validation set, in the order of length."""
-        return [self._in_order(self.judged(dialogues)) for dialogues in self.dialogues["validation"].values()]
+        return [
+            self._in_order(self.judged(examples_of(dialogues))) for dialogues in self.dialogues["validation"].values()
+        ]
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a test set, in the order of length.
@@ -89,7 +91,7 @@ class TeacherDataModule(DialogueDataModule):
         """
         if not self.dialogues["test"]:
             raise ConfigError("no test set: name one under data.init_args.test, or set data.init_args.test_share")
-        return [self._in_order(self.judged(dialogues)) for dialogues in self.dialogues["test"].values()]
+        return [self._in_order(self.judged(examples_of(dialogues))) for dialogues in self.dialogues["test"].values()]
 
     def candidate_lists(self, stage: str, most: int) -> dict[str, list[CandidateList]]:
         """Return what responses are ranked among, at most so many examples of each set of ``validation`` or ``test``.
