@@ -308,17 +308,20 @@ def test_failures_are_tried_again_or_reported(fitted, root, tmp_path, monkeypatc
 
     monkeypatch.setattr(command, "_fit", failing)
     flags = (root, "--name=study", "--grid", RATES, "--seeds=2")
-    assert run("sweep", fitted, *flags) == 0
+    assert run("sweep", fitted, *flags) == 2
     assert trained.count("lr=0.0001,seed=1") == 3
     assert trained.count("lr=0.01,seed=2") == 3
     found = {row["run"]: row for row in rows(tmp_path / "study", "runs.csv")}
     assert [row["state"] for row in found.values()] == ["finished", "finished", "finished", "failed"]
     assert "RuntimeError: x" in found["lr=0.01,seed=2"]["reason"]
-    assert "failed: lr=0.01,seed=2: RuntimeError: x" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "failed: lr=0.01,seed=2: RuntimeError: x" in said.out
+    assert "1 of 4 runs failed for good" in said.err
+    assert "--retry_failed" in said.err
     logged = (tmp_path / "study/logs/lr=0.0001,seed=1.log").read_text()
     assert logged.count("Traceback") == 2
     assert "RuntimeError: no memory" in logged
-    assert run("sweep", fitted, *flags) == 0
+    assert run("sweep", fitted, *flags) == 2
     assert trained.count("lr=0.01,seed=2") == 3  # reported, not tried for ever
     errors.clear()
     assert run("sweep", fitted, *flags, "--retry_failed") == 0
@@ -420,7 +423,7 @@ def test_ctrl_c_gives_the_run_back(fitted, root, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(RandomState, "on_train_batch_start", stop, raising=False)
     flags = (root, "--name=study", *SHORT, "--grid", "model.optimizer.lr=[1e-2]", "--retries=0")
-    assert run("sweep", fitted, *flags) == 130
+    assert run("sweep", fitted, *flags) == 230
     signal.signal(signal.SIGINT, handler)
     assert "run the same command again" in capsys.readouterr().err
     before = sorted((tmp_path / "study/lr=0.01,seed=1/checkpoints").glob("at-*"))

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from g2r_lightning.config_errors import composed
 from g2r_lightning.configuration import ExperimentCLI
-from g2r_lightning.errors import ConfigError
+from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.extras import extra
 from g2r_lightning.paths import alone_in, atomic_path
 from g2r_lightning.runs import RunFolder
@@ -53,7 +53,8 @@ def sweep(arguments: Sequence[str]) -> None:
     """Run a study, or take part in it.
 
     Raises:
-        G2RError: the settings, the experiment or the study's storage cannot be used; or every run fails in one way.
+        G2RError: the settings, the experiment or the study's storage cannot be used; or a run failed for good, which is
+            told when the others are done.
     """
     words = long_flags(arguments)
     with _seeding_unsaid():
@@ -76,6 +77,13 @@ def sweep(arguments: Sequence[str]) -> None:
         _work(queue)
     finally:
         report(queue)
+    runs = queue.runs()
+    failed = [run for run in runs if run.state(settings.retries) == "failed"]
+    if failed:
+        raise G2RError(
+            f"{len(failed)} of {len(runs)} runs failed for good, as told above; after mending the cause, the same "
+            "command with --retry_failed tries them again"
+        )
 
 
 def long_flags(arguments: Sequence[str]) -> list[str]:
@@ -173,11 +181,10 @@ def _print_report(rows: Sequence[Row], runs: Sequence[Run], plan: Plan) -> None:
         )  # fmt: skip
     console = Console()
     console.print(table)
-    failed = [run for run in runs if run.state(plan.settings.retries) == "failed"]
-    for run in failed:
-        console.print(f"failed: {run.name}: {run.facts.get('reason')}", highlight=False, markup=False, soft_wrap=True)
-    if failed:
-        console.print("after mending the cause, the same command with --retry_failed tries them again", highlight=False)
+    for run in runs:
+        if run.state(plan.settings.retries) == "failed":
+            reason = run.facts.get("reason")
+            console.print(f"failed: {run.name}: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

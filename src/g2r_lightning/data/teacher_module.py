@@ -78,20 +78,20 @@ class TeacherDataModule(DialogueDataModule):
         return self.training_loader(dataset, self._module().lengths(self.train_examples))
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Return one loader a validation set, in the order of length."""
+        """Return one loader a validation set, examples of similar length together."""
         return [
-            self._in_order(self.judged(examples_of(dialogues))) for dialogues in self.dialogues["validation"].values()
+            self._by_length(self.judged(examples_of(dialogues))) for dialogues in self.dialogues["validation"].values()
         ]
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
-        """Return one loader a test set, in the order of length.
+        """Return one loader a test set, examples of similar length together.
 
         Raises:
             ConfigError: there is no test set.
         """
         if not self.dialogues["test"]:
             raise ConfigError("no test set: name one under data.init_args.test, or set data.init_args.test_share")
-        return [self._in_order(self.judged(examples_of(dialogues))) for dialogues in self.dialogues["test"].values()]
+        return [self._by_length(self.judged(examples_of(dialogues))) for dialogues in self.dialogues["test"].values()]
 
     def candidate_lists(self, stage: str, most: int) -> dict[str, list[CandidateList]]:
         """Return what responses are ranked among, at most so many examples of each set of ``validation`` or ``test``.
@@ -107,9 +107,14 @@ class TeacherDataModule(DialogueDataModule):
             for name, dialogues in self.dialogues[stage].items()
         }
 
-    def _in_order(self, examples: list[Example]) -> DataLoader[Any]:
+    def _by_length(self, examples: list[Example]) -> DataLoader[Any]:
+        """Return batches of similar length, in an order drawn by the seed: the first of them are not the shortest."""
         rank, world_size = self._share()
-        order = by_size(self._module().lengths(examples), self.evaluation_batch_size * world_size)
+        batch = self.evaluation_batch_size * world_size
+        order = by_size(self._module().lengths(examples), batch)
+        whole = len(order) // batch * batch
+        batches = np.random.default_rng(self.evaluation_seed).permutation(order[:whole].reshape(-1, batch))
+        order = np.concatenate([batches.ravel(), order[whole:]])
         ordered = [examples[index] for index in order][rank::world_size]
         return DataLoader(
             ordered,  # type: ignore[arg-type]  # any sequence serves as a map-style dataset
