@@ -249,6 +249,36 @@ def test_teachers_rank_the_same_lists(tmp_path):
     assert row(table, system="teacher big, by MI").cells["hits_at_1_of_20"].runs == ("big",)
     assert made.sections[0].apart == ["small: a teacher that was tested on other sets than setting 1"]
     assert made.counts == {"student": 1, "teacher": 2, "metric": 0}
+    assert not [one for one in table.rows if one.labels["system"] == "teacher big"]
+
+
+def test_what_a_teacher_writes_has_a_row_of_its_own(tmp_path):
+    answered = {f"talks/{key}": 0.5 for key in ("quality", "distinct_2", "distinct_3", "mean_length")}
+    judged = {"quality_metric": {"sha256": "m"}}
+    write_run(
+        tmp_path / "runs/a", config_of(), {**figures(0.5)}, judged, quality={"all/quality": 0.8, **answered},
+        latency={"teacher/teacher beam/mean_ms": 700.0, "teacher/teacher greedy/mean_ms": 300.0},
+    )  # fmt: skip
+    config = config_of()
+    config["model"] = {"class_path": "g2r_lightning.teacher.TeacherModule", "init_args": {}}
+    own = {"all/hits_at_1_of_20_ll": 0.3, "all/distinct_2": 0.6, "all/distinct_3": 0.9, "all/mean_length": 9.0}
+    answered = dict.fromkeys(answered, 0.25)
+    write_run(
+        tmp_path / "runs/teacher", config, own, judged, quality={"all/quality": 0.7, **answered},
+        likelihood={"all/reply_ll": -3.0, "all/human_ll": -4.0},
+    )  # fmt: skip
+    made = make_report([tmp_path / "runs"])
+    table = made.tables["main-all"]
+    systems = [one.labels["system"] for one in table.rows]
+    assert [name for name in systems if name.startswith("teacher")][:2] == ["teacher", "teacher, by LL"]
+    cells = row(table, system="teacher").cells
+    told = {key: cells[key].value for key in ("distinct_2", "distinct_3", "mean_length", "quality", "reply_ll")}
+    assert told == {"distinct_2": 0.6, "distinct_3": 0.9, "mean_length": 9.0, "quality": 0.7, "reply_ll": -3.0}
+    assert "hits_at_1_of_20" not in cells
+    assert set(row(table, system="teacher, by LL").cells) == {"hits_at_1_of_20"}
+    answers = made.tables["answers-talks"]
+    assert [one.labels["system"] for one in answers.rows] == ["teacher", "bi-encoder"]
+    assert row(answers, system="teacher").cells["quality"].value == 0.25
 
 
 def test_replies_in_a_file_fill_a_row_of_the_contexts_that_they_answer(tmp_path):

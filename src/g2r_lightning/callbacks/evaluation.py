@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from g2r_lightning.callbacks.labelled import Labelled
 from g2r_lightning.callbacks.ranked_set import RankedSet, Ranks, reply_figures
 from g2r_lightning.data.batches import EvaluationBatch
 from g2r_lightning.data.modules import DialogueDataModule
@@ -36,7 +37,7 @@ TOGETHER = "all"
 ROWS_SENT = 65_536  # vectors that one process sends at a time
 
 
-class RetrievalEvaluation(Callback):
+class RetrievalEvaluation(Labelled):
     """Build the index over the response set and log retrieval metrics.
 
     Evaluating the same weights again (the best checkpoint after the last epoch, often) encodes nothing again.
@@ -55,11 +56,11 @@ class RetrievalEvaluation(Callback):
         sample_replies: int = 5,
         progress: bool = True,
     ) -> None:
+        super().__init__()
         self.factory = factory
         self.search = search
         self.sample_replies = sample_replies
         self.progress = progress
-        self.label: str | None = None
         self.index: ResponseIndex | None = None
         self._built: tuple[str, ResponseIndex, Tensor] | None = None
         self._sets: list[RankedSet] = []

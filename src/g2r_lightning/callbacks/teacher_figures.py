@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from g2r_lightning.callbacks.evaluation import TOGETHER
+from g2r_lightning.callbacks.labelled import Labelled
 from g2r_lightning.paths import atomic_path
 
 
-class TeacherFigures(Callback):
+class TeacherFigures(Labelled):
     """Write what the model's own evaluation logged to ``results/<stage>.json`` of the run.
 
     The keys are ``<set>/<figure>``, with ``all`` for the sets together.
-
-    Attributes:
-        label: name of the next file instead of ``validation`` or ``test``.
     """
-
-    def __init__(self) -> None:
-        self.label: str | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``results/validation.json``."""

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from g2r_lightning.callbacks import RandomState, RetrievalEvaluation, TeacherFigures, WritePredictions
+from g2r_lightning.callbacks import Labelled, RandomState, TeacherFigures, WritePredictions
 from g2r_lightning.callbacks.predictions import Search, Searched, plain_search
 from g2r_lightning.commands.second_stage import rerank_of, rules_of
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.data import DialogueDataModule
+from g2r_lightning.data.corpus import examples_to_answer
 from g2r_lightning.dialogue import Example
-from g2r_lightning.errors import ConfigError, DataError
+from g2r_lightning.errors import ConfigError
 from g2r_lightning.index.abstention import calibrated_threshold, outdated_calibration
 from g2r_lightning.index.selection import Hit
 from g2r_lightning.inference.deployment import deployed_folder, load_deployed, read_manifest
@@ -53,11 +54,11 @@ def evaluate(command: str, arguments: Sequence[str]) -> None:
         cli.persistent_callbacks.append(TeacherFigures())
     trainer = cli.build_trainer()
     for callback in trainer.callbacks:
-        if isinstance(callback, RetrievalEvaluation | TeacherFigures):
+        if isinstance(callback, Labelled):
             callback.label = label
     if command == "predict":
         _student_only(command, model)
-        data.contexts_to_answer = read_contexts(cli.config.predict.contexts)
+        data.contexts_to_answer = examples_to_answer(cli.config.predict.contexts)
         trainer.predict(model, datamodule=data, ckpt_path=checkpoint, return_predictions=False, weights_only=True)
         assert writer is not None
         log.info("wrote the replies to %d contexts to %s", len(data.contexts_to_answer), writer.output)
@@ -172,17 +173,3 @@ def ruled_search(cli: ExperimentCLI, run: RunFolder) -> Search:
 def _student_only(command: str, model: object) -> None:
     if not isinstance(model, RetrievalStudent):
         raise ConfigError(f"`{command}` needs a g2r_lightning.student.RetrievalStudent as the model")
-
-
-def read_contexts(path: str) -> list[Example]:
-    """Return the contexts of a file as examples without a response.
-
-    Raises:
-        DataError: the file cannot be read, or holds no context.
-    """
-    from g2r_lightning.dialogue import readers
-
-    contexts = readers.read_contexts(path)
-    if not contexts:
-        raise DataError(path, "the file holds no context")
-    return [Example(f"contexts:{Path(path).stem}-{number}:{len(c)}", c, "") for number, c in enumerate(contexts)]

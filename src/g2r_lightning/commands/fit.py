@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from g2r_lightning.callbacks import (
+    Labelled,
     RandomState,
-    RetrievalEvaluation,
     StopWithCheckpoint,
     TeacherFigures,
     Throughput,
@@ -194,11 +194,11 @@ def _take(model: LightningModule, checkpoint: Path | None) -> None:
 def _test(trainer: Trainer, model: LightningModule, data: Any, label: str, checkpoint: str | None) -> None:
     """Evaluate the test sets into ``results/<label>.json``."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RetrievalEvaluation | TeacherFigures):
+        if isinstance(callback, Labelled):
             callback.label = label
     trainer.test(model, datamodule=data, ckpt_path=checkpoint, verbose=False)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RetrievalEvaluation | TeacherFigures):
+        if isinstance(callback, Labelled):
             callback.label = None
 
 

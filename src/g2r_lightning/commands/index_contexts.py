@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from g2r_lightning.commands.evaluate import read_contexts
 from g2r_lightning.data import DialogueDataModule
-from g2r_lightning.data.corpus import examples_of
+from g2r_lightning.data.corpus import examples_of, examples_to_answer
 from g2r_lightning.dialogue import Example
 from g2r_lightning.index import encode_rows
 from g2r_lightning.index.tuning import queries_of
@@ -61,7 +60,7 @@ def contexts_of(
         DataError: the file cannot be read, or holds no context.
     """
     if settings.contexts is not None:
-        examples = drawn(read_contexts(settings.contexts), settings.num_contexts)
+        examples = drawn(examples_to_answer(settings.contexts), settings.num_contexts)
     elif data is not None:
         sets = [examples_of(data.dialogues["validation"][name]) for name in data.validation_names]
         share = -(-settings.num_contexts // max(len(sets), 1))

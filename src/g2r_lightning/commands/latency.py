@@ -13,11 +13,11 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from g2r_lightning.commands.evaluate import read_contexts
 from g2r_lightning.commands.run_index import index_folder, run_folder
 from g2r_lightning.commands.second_stage import rerank_of
 from g2r_lightning.configuration import ExperimentCLI
 from g2r_lightning.cpu import cpu_name
+from g2r_lightning.data.corpus import examples_to_answer
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.index.folder import read_manifest
 from g2r_lightning.inference import Responder
@@ -81,7 +81,7 @@ def contexts_of(cli: ExperimentCLI, settings: LatencySettings) -> tuple[Path, li
             "name the contexts to answer, one JSON list of utterances a line: "
             "--latency.contexts=$G2R_DATA/blended_skill_talk/bst_test_dialogues_200.json"
         )
-    return Path(named), [example.context for example in read_contexts(named)][: settings.limit]
+    return Path(named), [example.context for example in examples_to_answer(named)][: settings.limit]
 
 
 def students(index: Path, rerank: Reranker | None = None) -> list[StudentSystem]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from g2r_lightning.dialogue import Dialogue, Example, dialogue_key
+from g2r_lightning.dialogue.readers import read_contexts
 from g2r_lightning.dialogue.readers.base import DialogueReader
 from g2r_lightning.errors import DataError, G2RError
 
@@ -50,6 +52,18 @@ def report_skipped(reader: DialogueReader, kept: int) -> None:
 def examples_of(dialogues: Iterable[Dialogue]) -> list[Example]:
     """Return every example of these dialogues, in order."""
     return [example for dialogue in dialogues for example in dialogue.examples()]
+
+
+def examples_to_answer(path: str) -> list[Example]:
+    """Return the contexts of a file as examples without a response.
+
+    Raises:
+        DataError: the file cannot be read, or holds no context.
+    """
+    contexts = read_contexts(path)
+    if not contexts:
+        raise DataError(path, "the file holds no context")
+    return [Example(f"contexts:{Path(path).stem}-{number}:{len(c)}", c, "") for number, c in enumerate(contexts)]
 
 
 def some_examples(examples: Sequence[Example], most: int | None, seed: int) -> list[Example]:

@@ -9,7 +9,14 @@ from typing import Any
 
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.studies.report.measures import TOGETHER
-from g2r_lightning.studies.report.others import file_rows, human_row, latency_table, teacher_rows, unmatched
+from g2r_lightning.studies.report.others import (
+    answer_rows,
+    file_rows,
+    human_row,
+    latency_table,
+    teacher_rows,
+    unmatched,
+)
 from g2r_lightning.studies.report.settings import Setting, settings_of
 from g2r_lightning.studies.report.stored_runs import Skipped, StoredRun, find_runs
 from g2r_lightning.studies.report.tables import (
@@ -113,7 +120,8 @@ def _section(
     tables = [_main(filler, setting, base, teachers, replies, name) for name in names]
     for name in dict.fromkeys(name for one in setting.runs for name in one.run.answered):
         tables.append(answers_table(name))
-        filler.rows(tables[-1], main_rows(setting, base), name)
+        students = filler.figures(tables[-1].measures, main_rows(setting, base), name)
+        filler.fill(tables[-1], [*answer_rows(teachers, name), *students])
     tables.append(ablation(filler, setting, base, main))
     tables += [varied(filler, key, setting, base, main) for key in VARIED]
     tables.append(latency_table(filler, setting, base))

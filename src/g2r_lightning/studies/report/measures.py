@@ -142,7 +142,9 @@ LATENCY = Measure("latency_ms", "latency (ms)", 1, 1, latency)
 SPEED_UP = Measure("speed_up", "times faster than the teacher", 1, 1, speed_up)
 OF_ANSWERS = tuple(replace(one, of=_stored(one.key, "quality", _judge)) for one in (QUALITY, DIST_2, DIST_3, LENGTH))
 """Of contexts without a human response: ``quality`` writes them all."""
-OF_REPLIES = (HITS, MRR, RECALL, DIST_2, DIST_3, LENGTH, QUALITY, LIKELIHOOD)
+OF_TEXTS = (DIST_2, DIST_3, LENGTH, QUALITY, LIKELIHOOD)
+"""What can be said of replies whoever gave them."""
+OF_REPLIES = (HITS, MRR, RECALL, *OF_TEXTS)
 ALL = (*OF_REPLIES, LATENCY, SPEED_UP)
 BY_RANK: dict[str, tuple[str, Callable[[int], float]]] = {
     HITS.key: ("list_rank", lambda rank: float(rank == 1)),

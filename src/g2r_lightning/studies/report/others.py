@@ -15,6 +15,8 @@ from g2r_lightning.studies.report.measures import (
     CHOICES,
     DIST_2,
     LATENCY,
+    OF_ANSWERS,
+    OF_TEXTS,
     STUDENT,
     TOGETHER,
     Measure,
@@ -53,8 +55,9 @@ def teacher_rows(
 ) -> dict[str, tuple[dict[str, str], Figures]]:
     """Return rows of the teachers that were tested on the setting's sets or timed beside its students, by name.
 
-    A teacher ranks the same lists by log-likelihood and by mutual information: two rows. Only some examples of each
-    set are ranked, as its run says.
+    What a teacher writes has a row: replies that :class:`~g2r_lightning.callbacks.TeacherReplies` kept, and the time
+    that one takes. It ranks the same lists by log-likelihood and by mutual information: two more. Only some examples of
+    each set are ranked, as its run says.
     """
     rows: dict[str, tuple[dict[str, str], Figures]] = {}
     for run in teachers:
@@ -62,6 +65,7 @@ def teacher_rows(
         if _test_sets(run) != {k: v for one in setting.runs for k, v in _test_sets(one.run).items()}:
             filler.apart.append(f"{run.name}: a teacher that was tested on other sets than setting {setting.number}")
             continue
+        rows[name] = ({"system": _called(name)}, _written(OF_TEXTS, run, dataset))
         for kind in ("ll", "mi"):
             keys = {f"{key}_of_{CHOICES}": f"{dataset}/{key}_of_{CHOICES}_{kind}" for key in ("hits_at_1", "mrr")}
             found = {
@@ -71,7 +75,7 @@ def teacher_rows(
             }
             if found:
                 label = {"system": f"{_called(name)}, by {kind.upper()}"}
-                rows[name if kind == "ll" else f"{name}, {kind}"] = (label, found)
+                rows[f"{name}, {kind}"] = (label, found)
     for one in setting.runs:
         for name in _timed_names(one.run):
             system = timed_teacher(one.run, name)
@@ -79,7 +83,18 @@ def teacher_rows(
             value = float(one.run.results["latency"][f"{system}/mean_ms"])
             if not row[1].get(LATENCY.key):  # of several studies the first: a mean would be over other hours
                 row[1][LATENCY.key] = [Figure(value, None, None, one.run.name, conditions(one.run))]
-    return rows
+    return {name: row for name, row in rows.items() if row[1]}
+
+
+def answer_rows(teachers: Sequence[StoredRun], name: str) -> list[tuple[dict[str, str], Figures]]:
+    """Return rows of the teachers that replied to a file of contexts without a human response."""
+    found = [(run, _written(OF_ANSWERS, run, name)) for run in teachers]
+    return [({"system": _called(Path(run.name).name)}, figures) for run, figures in found if figures]
+
+
+def _written(measures: Sequence[Measure], run: StoredRun, dataset: str) -> Figures:
+    """Return what can be told of a teacher's own replies, by measure."""
+    return {one.key: [figure] for one in measures if (figure := one.of(run, dataset)) is not None}
 
 
 def file_rows(setting: Setting, files: Mapping[str, str], dataset: str) -> dict[str, tuple[dict[str, str], Figures]]:
