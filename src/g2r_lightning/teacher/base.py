@@ -8,7 +8,6 @@ printed without touching gigabytes.
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,29 +17,21 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from g2r_lightning import __version__
 from g2r_lightning.cpu import cpu_multiplies_bf16
 from g2r_lightning.dialogue.types import Example
-from g2r_lightning.errors import ConfigError, StoreError
+from g2r_lightning.errors import ConfigError
 from g2r_lightning.hub import UNREADABLE, missing_model, position_limit, resolve_model
-from g2r_lightning.paths import inside, replaced_folder
-from g2r_lightning.store.hashing import check_file, described_file
-from g2r_lightning.store.json_file import read_json, write_json
 from g2r_lightning.teacher.batching import mask, pack, pad
 from g2r_lightning.teacher.decoding import sample_replies, uniforms
+from g2r_lightning.teacher.folder import check_folder, saved_template, write_folder
 from g2r_lightning.teacher.generation import beam_replies, frozen
 from g2r_lightning.teacher.generator import Generator, WrittenText
 from g2r_lightning.teacher.prefix import Prefix, label_log_likelihoods, vocabulary_at
 from g2r_lightning.teacher.sampling import Sampling
 from g2r_lightning.teacher.template import TurnTemplate
-from g2r_lightning.teacher.templates import template_from
 
 Precision = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Scores = list[list[tuple[float, int]]]
-TEMPLATE_FILE = "g2r_template.json"
-FILES = "g2r_files.json"
-"""Checksums of a folder that :meth:`Teacher.save` wrote."""
-_CHANGED = f"restore it, or fit the teacher again; if it was changed on purpose, delete {FILES} beside it"
 DECODED_CONTEXT_TOKENS = 4096  # of the contexts that are decoded together; their keys and values are kept
 
 
@@ -89,7 +80,7 @@ class Teacher(Generator):
             G2RError: there is no such model, its template does not fit it, or a file of it changed since it was fitted.
         """
         if self._model is None:
-            self._check_files()
+            check_folder(Path(self.name_or_path))
             self._tokenizer, self._model = self._from_pretrained()
             try:
                 self._set_up()
@@ -103,7 +94,7 @@ class Teacher(Generator):
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._check_special_tokens()
-        template = self._given_template or self._saved_template() or self.default_template()
+        template = self._given_template or saved_template(Path(self.name_or_path)) or self.default_template()
         self._template = template.bind(self._tokenizer)
         self._check_positions()
 
@@ -330,14 +321,7 @@ class Teacher(Generator):
             folder: where to.
             weights: what is written instead of the model's own weights, by the names of the plain model.
         """
-        with replaced_folder(Path(folder)) as fresh:
-            self.model.save_pretrained(fresh, state_dict=weights)
-            self.tokenizer.save_pretrained(fresh)
-            text = json.dumps(self.template.describe(), indent=2, sort_keys=True)
-            (fresh / TEMPLATE_FILE).write_text(text + "\n", encoding="utf-8")
-            paths = sorted(path for path in fresh.rglob("*") if path.is_file())
-            files = {path.relative_to(fresh).as_posix(): described_file(path) for path in paths}
-            write_json(fresh / FILES, {"created_by": f"g2r_lightning {__version__}", "files": files})
+        write_folder(Path(folder), self.model, self.tokenizer, self.template, weights)
 
     def describe(self) -> dict[str, str | None]:
         """Return what a manifest says of a teacher: name, revision, hash and type of its weights."""
@@ -367,21 +351,6 @@ class Teacher(Generator):
 
     # -- inner parts -----------------------------------------------------------------------------------------------
 
-    def _check_files(self) -> None:
-        """Compare a fitted teacher's folder with its checksums: a changed weight would pass for another opinion.
-
-        Raises:
-            G2RError: names the file that changed.
-        """
-        folder = Path(self.name_or_path)
-        if not (folder / FILES).exists():
-            return
-        try:
-            for name, facts in read_json(folder / FILES, _CHANGED)["files"].items():
-                check_file(inside(folder, name), facts, _CHANGED, whole=True)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{folder / FILES}: holds no checksums ({error!r}); {_CHANGED}") from error
-
     def _from_pretrained(self) -> tuple[Any, Any]:
         path = resolve_model(self.name_or_path)
         try:
@@ -407,10 +376,6 @@ class Teacher(Generator):
                 f"the first {missing[0]}; take EncoderDecoderTeacher for encoder-decoders, CausalTeacher for the others"
             )
         return model
-
-    def _saved_template(self) -> TurnTemplate | None:
-        file = Path(self.name_or_path) / TEMPLATE_FILE
-        return template_from(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
     def _check_special_tokens(self) -> None:
         """Refuse a tokenizer that marks texts with tokens beyond the model's: another model's, or without its settings.
