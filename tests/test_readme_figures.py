@@ -109,6 +109,13 @@ def test_the_sentences_on_the_study_are_its_figures() -> None:
     assert f"{plain[reply]:.2f} nats a token to {d[reply]:.2f} with D, {ll[reply]:.2f} with DM-LL" in told
     assert ", ".join(f"{one[quality]:.3f}" for one in (plain, d, ll, mi)) in told
     assert f"people ({rows['human responses'][quality]:.3f})" in told
+    assert f"its own replies have {rows['teacher'][quality]:.3f}" in told
+    for encoder, words in (("bi", "DM-LL gains {} points over the baseline {}"), ("poly", "on the poly-encoder {} {}")):
+        page = (ROOT / f"docs/results/study_small/compare-{encoder}/comparison.md").read_text(encoding="utf-8")
+        own = page.split("## DM-LL minus baseline")[1].split("\n## ")[0]
+        difference = next(line for line in own.splitlines() if line.startswith("| all | learned quality")).split("|")[5]
+        gain, low, high = re.findall(r"\d+\.\d", difference)
+        assert words.format(gain, f"[{low}, {high}]") in told
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"costs the student {100 * (plain[hits] - d[hits]):.1f} points of hits@1/20" in readme
     teacher = json.loads((ROOT / "docs/results/study_small/records/teacher/results/test.json").read_text())
@@ -119,8 +126,8 @@ def test_the_sentences_on_the_study_are_its_figures() -> None:
 
 
 def factors(table: str, *keys: str) -> dict[tuple[str, ...], dict[str, float]]:
-    """Return the bi-encoder's rows of a table of the study by the values of some factors."""
-    with (ROOT / f"docs/results/study_small/setting-1/{table}.csv").open(encoding="utf-8") as file:
+    """Return the bi-encoder's rows of a table of the factors' report by the values of some factors."""
+    with (ROOT / f"docs/results/study_small_factors/setting-1/{table}.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["encoder"] == "bi-encoder"]
     measured = ("hits_at_1_of_20", "recall_at_10", "distinct_3")
     return {tuple(row[key] for key in keys): {key: float(row[key]) for key in measured} for row in rows}
@@ -133,6 +140,7 @@ def test_the_sentences_on_single_factors_are_its_figures() -> None:
     assert f"at {alone['no', 'LL'][hits]:.1%} (LL) and {alone['no', 'MI'][hits]:.1%} (MI)" in told
     doses = [alone["yes", "no"], *(weighed["DM-LL", alpha, "1"] for alpha in ("0.05", "0.1", "0.2", "0.5"))]
     assert f"is {', '.join(f'{one[hits]:.1%}' for one in doses)}." in told
+    assert f"the baseline has {alone['no', 'no'][hits]:.1%} and D {alone['yes', 'no'][hits]:.1%}" in told
     sharp = [weighed["DM-LL", "0.1", temperature] for temperature in ("0.25", "1", "4")]
     assert f"it is {', '.join(f'{one[hits]:.1%}' for one in sharp)}." in told
     one = factors("generated", "method", "m")["D", "1"]
@@ -140,4 +148,6 @@ def test_the_sentences_on_single_factors_are_its_figures() -> None:
     answered = factors("response_set", "method", "response set")
     recalls = [answered["D", name]["recall_at_10"] for name in ("original", "both")]
     plain = alone["no", "no"]["recall_at_10"]
+    varied = [answered["D", "original"]["distinct_3"], alone["no", "no"]["distinct_3"]]
+    assert f"Its Dist-3 is {varied[0]:.1%} then, below the baseline's {varied[1]:.1%}" in told
     assert f"a recall@10 of {recalls[0]:.1%} in place of {recalls[1]:.1%}, and of {plain:.1%}" in told
