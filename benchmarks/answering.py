@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from g2r_lightning.commands.evaluate import read_contexts
 from g2r_lightning.cpu import cpu_multiplies_bf16
+from g2r_lightning.data.corpus import examples_to_answer
 from g2r_lightning.data.evaluation_set import candidate_lists
 from g2r_lightning.errors import G2RError
 from g2r_lightning.inference import Responder
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--k", type=int, default=10)
     options = parser.parse_args(arguments)
     try:
-        contexts = [example.context for example in read_contexts(options.contexts)]
+        contexts = [example.context for example in examples_to_answer(options.contexts)]
         print(json.dumps(measure(Path(options.index), options.encoder, contexts, options.k)))
     except G2RError as error:
         parser.error(str(error))

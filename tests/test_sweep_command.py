@@ -423,7 +423,7 @@ def test_ctrl_c_gives_the_run_back(fitted, root, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(RandomState, "on_train_batch_start", stop, raising=False)
     flags = (root, "--name=study", *SHORT, "--grid", "model.optimizer.lr=[1e-2]", "--retries=0")
-    assert run("sweep", fitted, *flags) == 230
+    assert run("sweep", fitted, *flags) == 130
     signal.signal(signal.SIGINT, handler)
     assert "run the same command again" in capsys.readouterr().err
     before = sorted((tmp_path / "study/lr=0.01,seed=1/checkpoints").glob("at-*"))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fuzz.mutations import broken_bytes, broken_fields, broken_json
-from g2r_lightning.commands.evaluate import read_contexts as read_contexts_to_answer
 from g2r_lightning.commands.score_file import read_candidates
 from g2r_lightning.composition import laid_over, read_tree
+from g2r_lightning.data.corpus import examples_to_answer
 from g2r_lightning.dialogue import Example
 from g2r_lightning.dialogue.readers import (
     BlendedSkillTalkReader,
@@ -285,4 +285,4 @@ def targets(data: Path | None = None) -> dict[str, Target]:
 
 
 def _to_answer(path: Path) -> Iterable[Any]:
-    return read_contexts_to_answer(str(path))
+    return examples_to_answer(str(path))
