@@ -159,6 +159,17 @@ class RunFolder:
         """Return ``results/<stage>.json``, empty where there is none."""
         return self._json(f"results/{stage}.json")
 
+    def example_files(self, stage: str = "test") -> dict[str, Path]:
+        """Return set -> ``examples/<stage>-<set>.parquet``, in the order of the names.
+
+        Only sets that ``results/<stage>.json`` tells of, where it is there: the files of another checkpoint or of an
+        export, ``test-last-<set>.parquet``, begin alike.
+        """
+        told = {key.split("/", 1)[0] for key in self.results(stage)}
+        paths = sorted((self.folder / "examples").glob(f"{stage}-*.parquet"))
+        found = {path.stem.removeprefix(f"{stage}-"): path for path in paths}
+        return {name: path for name, path in found.items() if not told or name in told}
+
     def _empty(self) -> None:
         """Remove what is in the folder; the configuration at last, so that a process that is killed here can go on."""
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == CONFIG):

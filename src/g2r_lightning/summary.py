@@ -77,9 +77,12 @@ def differences(run: RunFolder) -> dict[str, Interval]:
     hits: tuple[list[bool], list[bool]] = ([], [])
     recall: tuple[list[bool], list[bool]] = ([], [])
     clusters: list[str] = []
-    for path in sorted((run.folder / "examples").glob("test-*.parquet")):
-        other = path.with_name(path.name.replace("test-", "untrained-", 1))
-        for side, table in enumerate((pq.read_table(other), pq.read_table(path))):
+    before = run.example_files("untrained")
+    for name, path in run.example_files().items():
+        tables = [pq.read_table(one) for one in (before.get(name), path) if one is not None]
+        if len(tables) < 2 or not all("list_rank" in table.column_names for table in tables):
+            continue
+        for side, table in enumerate(tables):
             hits[side].extend(rank == 1 for rank in table["list_rank"].to_pylist())
             recall[side].extend(rank <= 10 for rank in table["full_rank"].to_pylist())
             if side:
@@ -114,9 +117,11 @@ def _comparison(run: RunFolder, before: dict[str, float], after: dict[str, float
 def _print_replies(console: Console, run: RunFolder) -> None:
     """Print some contexts whose best reply has changed, evenly spaced over the test sets."""
     changed = []
-    for path in sorted((run.folder / "examples").glob("test-*.parquet")):
-        other = path.with_name(path.name.replace("test-", "untrained-", 1))
-        old = pq.read_table(other, columns=["reply"])["reply"].to_pylist()
+    before = run.example_files("untrained")
+    for name, path in run.example_files().items():
+        if name not in before:
+            continue
+        old = pq.read_table(before[name], columns=["reply"])["reply"].to_pylist()
         rows = pq.read_table(path).to_pylist()
         changed += [(row, was) for row, was in zip(rows, old, strict=True) if row["reply"] != was]
     step = max(len(changed) // SHOWN, 1)

@@ -57,6 +57,10 @@ def test_the_first_batches_are_of_all_lengths(lines: Path, stage: str) -> None:
     firsts = [np.mean([batch["lengths"].sum() / 7 for batch in batches(lines, seed=seed)[:6]]) for seed in range(12)]
     assert np.mean(firsts) == pytest.approx(everything.mean(), rel=0.1)
     assert sizes != sorted(sizes)
+    lasts = [float(batches(lines, seed=seed, stage=stage)[-1]["lengths"].sum(axis=1).mean()) for seed in range(12)]
+    assert min(lasts) < everything.mean() < max(lasts)  # the short one, which no limit reaches, is any of them
+    assert {len(batch["ids"]) for batch in found[:-1]} == {7}
+    assert len(found[-1]["ids"]) == 120 % 7
 
 
 def test_every_example_once_and_the_same_order_for_every_process(lines: Path) -> None:

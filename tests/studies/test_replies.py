@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
 
 from g2r_lightning.errors import DataError, G2RError
+from g2r_lightning.metrics import reply_diversity
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.store import CandidateStore
 from g2r_lightning.studies.replies import Answered, read_replies, read_run
+from g2r_lightning.studies.report.making import make_report
 
 
 def test_forms_of_a_line(tmp_path):
@@ -83,6 +86,21 @@ def test_a_run_gives_its_replies_and_the_human_ones(fitted):
     assert [found.name for found in read_run(folder, "validation")] == ["val"]
     with pytest.raises(G2RError, match="untrained-"):
         read_run(folder, "untrained")
+
+
+def test_another_checkpoint_s_test_is_no_set_of_the_run(fitted, tmp_path):
+    """`test --ckpt_path=last` and `test --encoder=openvino` leave files that begin alike."""
+    run = tmp_path / "first"
+    shutil.copytree(fitted.parent / "runs/first", run, ignore=shutil.ignore_patterns("checkpoints", "index", "events*"))
+    before = read_run(run)
+    for path in sorted((run / "examples").glob("test-*.parquet")):
+        shutil.copy(path, path.with_name(path.name.replace("test-", "test-last-")))
+    assert read_run(run) == before
+    table = {one.labels["system"]: one.cells for one in make_report([tmp_path]).tables["main-all"].rows}
+    texts = [one.replies[0] for each in before for one in each.human]
+    assert table["human responses"]["distinct_2"].value == pytest.approx(reply_diversity(texts)["distinct_2"])
+    shutil.copy(run / "results/test.json", run / "results/test-last.json")
+    assert [one.name for one in read_run(run, "test-last")] == [one.name for one in before]
 
 
 def test_a_damaged_file_of_examples_is_named(tmp_path):

@@ -219,7 +219,7 @@ def test_quality_and_latency_of_other_judges_and_machines_are_left_out_by_name(t
     assert filled == [[True, True], [True, True], [False, False]]
     assert row(table, system="human responses").cells["quality"].value == 0.8
     assert row(table, system="bi-encoder").cells["speed_up"].value == pytest.approx(80)  # over its beams
-    assert row(table, system="teacher big").cells["latency_ms"].value == 800
+    assert row(table, system="teacher big beam").cells["latency_ms"].value == 800
     apart = made.sections[0].apart
     assert any("r2: its learned quality" in line and "[j2], the others by or on [j1]" in line for line in apart)
     assert any("r2: its latency (ms)" in line and "threads 8" in line for line in apart)
@@ -252,12 +252,26 @@ def test_teachers_rank_the_same_lists(tmp_path):
     assert not [one for one in table.rows if one.labels["system"] == "teacher big"]
 
 
+def test_teachers_of_one_name_and_of_other_contexts_are_told_apart(tmp_path):
+    write_run(tmp_path / "a/x", config_of(data={"evaluation_examples": 50}))
+    taught = {"class_path": "g2r_lightning.teacher.TeacherModule", "init_args": {}}
+    for folder, examples, hits in (("a", 50, 0.1), ("b", 20, 0.2)):
+        config = {**config_of(data={"evaluation_examples": examples}), "model": taught}
+        write_run(tmp_path / folder / "teacher", config, {"all/hits_at_1_of_20_ll": hits, "all/distinct_2": hits})
+    made = make_report([tmp_path / "a", tmp_path / "b"])
+    rows = {one.labels["system"]: one.cells for one in made.tables["main-all"].rows}
+    assert rows["teacher a/teacher"]["distinct_2"].value == 0.1
+    assert rows["teacher b/teacher, by LL"]["hits_at_1_of_20"].value == 0.2
+    assert "teacher b/teacher" not in rows
+    assert made.sections[0].apart == ["b/teacher: a teacher that replied to other contexts than setting 1"]
+
+
 def test_what_a_teacher_writes_has_a_row_of_its_own(tmp_path):
     answered = {f"talks/{key}": 0.5 for key in ("quality", "distinct_2", "distinct_3", "mean_length")}
     judged = {"quality_metric": {"sha256": "m"}}
     write_run(
         tmp_path / "runs/a", config_of(), {**figures(0.5)}, judged, quality={"all/quality": 0.8, **answered},
-        latency={"teacher/teacher beam/mean_ms": 700.0, "teacher/teacher greedy/mean_ms": 300.0},
+        latency={"teacher beam/mean_ms": 700.0, "teacher greedy/mean_ms": 300.0},
     )  # fmt: skip
     config = config_of()
     config["model"] = {"class_path": "g2r_lightning.teacher.TeacherModule", "init_args": {}}
@@ -270,7 +284,8 @@ def test_what_a_teacher_writes_has_a_row_of_its_own(tmp_path):
     made = make_report([tmp_path / "runs"])
     table = made.tables["main-all"]
     systems = [one.labels["system"] for one in table.rows]
-    assert [name for name in systems if name.startswith("teacher")][:2] == ["teacher", "teacher, by LL"]
+    assert [name for name in systems if name.startswith("teacher")] == ["teacher", "teacher, by LL", "teacher beam"]
+    assert set(row(table, system="teacher beam").cells) == {"latency_ms"}
     cells = row(table, system="teacher").cells
     told = {key: cells[key].value for key in ("distinct_2", "distinct_3", "mean_length", "quality", "reply_ll")}
     assert told == {"distinct_2": 0.6, "distinct_3": 0.9, "mean_length": 9.0, "quality": 0.7, "reply_ll": -3.0}

@@ -12,10 +12,13 @@ from test_teacher_ranking import data_in, quiet
 
 from g2r_lightning.callbacks import TeacherFigures, TeacherReplies
 from g2r_lightning.data.corpus import examples_of
-from g2r_lightning.errors import ConfigError
+from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.metrics import reply_diversity
+from g2r_lightning.runs import RunFolder
 from g2r_lightning.studies.replies import read_answers, read_run
+from g2r_lightning.summary import print_summary
 from g2r_lightning.teacher import Sampling, TeacherModule
+from g2r_lightning.teacher.generator import WrittenText
 
 DECODING = Sampling(num_replies=1, max_tokens=6)
 
@@ -56,12 +59,53 @@ def test_replies_are_those_of_generate_and_stand_where_a_students_do(
 
 
 def test_who_was_not_tested_gets_no_reply(teacher_of: Callable[..., Any], tmp_path: Path) -> None:
-    replies = TeacherReplies(DECODING)
+    contexts = tmp_path / "asked.jsonl"
+    contexts.write_text('["hi"]\n')
+    replies = TeacherReplies(DECODING, contexts=str(contexts))
     replies.label = "test-other"
     run_test(teacher_of("gpt2"), tmp_path, replies, {"evaluation_examples": 12}, limit_test_batches=2)
     [found] = read_run(tmp_path, "test-other")
     assert len(set(found.example_ids)) == len(found.example_ids) == 10  # two batches of five
     assert not (tmp_path / "predictions").exists()
+
+
+def test_a_blank_reply_is_told_and_is_no_answer(
+    teacher_of: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    contexts = tmp_path / "asked.jsonl"
+    contexts.write_text('["hi there"]\n["silence"]\n')
+    teacher = teacher_of("gpt2")
+
+    def generate(examples: Any, *_: Any) -> list[list[WrittenText]]:
+        return [[WrittenText(" " if "silence" in one.context else "yes")] for one in examples]
+
+    teacher.generate = generate
+    run_test(teacher, tmp_path, TeacherReplies(DECODING, 0, str(contexts)))
+    assert "1 of 26 replies are blank" in caplog.text
+    [answers] = read_answers(tmp_path).values()
+    assert [one.context for one in answers] == [("hi there",)]
+
+
+def test_contexts_that_are_not_there_are_told_before_training(teacher_of: Callable[..., Any], tmp_path: Path) -> None:
+    replies = TeacherReplies(DECODING, contexts=str(tmp_path / "missing.jsonl"))
+    trainer = quiet(tmp_path, callbacks=[replies], max_steps=1)
+    with pytest.raises(G2RError, match=r"missing\.jsonl"):
+        trainer.fit(TeacherModule(teacher_of("gpt2"), ranked_examples=0), data_in(tmp_path))
+    assert trainer.global_step == 0
+
+
+def test_a_summary_shows_how_replies_changed(
+    teacher_of: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label, seed in (("untrained", 1), ("test", 2)):
+        replies, figures = TeacherReplies(DECODING, seed), TeacherFigures()
+        replies.label = figures.label = label
+        module = TeacherModule(teacher_of("gpt2"), ranked_examples=0)
+        quiet(tmp_path, callbacks=[replies, figures]).test(module, data_in(tmp_path), verbose=False)
+    print_summary(RunFolder(tmp_path))
+    said = capsys.readouterr().out
+    assert "untrained:" in said
+    assert "distinct" in said or "Dist" in said
 
 
 def test_two_processes_write_what_one_does(teacher_of: Callable[..., Any], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ where a student's do, in ``examples/<stage>-<set>.parquet`` of the run, so that 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from g2r_lightning.metrics import reply_diversity
 from g2r_lightning.paths import atomic_path
 from g2r_lightning.progress import progress_bar
 from g2r_lightning.teacher import Sampling, Teacher, TeacherModule
+
+log = logging.getLogger(__name__)
 
 
 class TeacherReplies(Labelled):
@@ -53,6 +56,16 @@ class TeacherReplies(Labelled):
         self.seed = seed
         self.contexts = contexts
         self._tested: dict[int, list[str]] = {}
+        self._asked: list[Example] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the file of contexts: one that cannot be read is told before any training.
+
+        Raises:
+            DataError: it is missing, broken or empty.
+        """
+        del trainer, pl_module, stage
+        self._asked = [] if self.contexts is None else examples_to_answer(self.contexts)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse another model's run, and a decoding that the teacher cannot do, before it is tested."""
@@ -76,7 +89,7 @@ class TeacherReplies(Labelled):
             for number, ids in sorted(self._tested.items())
         }
         own = [example for examples in chosen.values() for example in examples]
-        extra = [] if self.contexts is None else examples_to_answer(self.contexts)
+        extra = self._asked if self.label in (None, "test") else []
         share = extra[trainer.global_rank :: trainer.world_size]
         replies = self._replies(trainer, teacher, [*own, *share])
         for name, examples in chosen.items():
@@ -98,7 +111,10 @@ class TeacherReplies(Labelled):
             for name, texts_of in found.items():
                 examples = _those(examples_of(data.dialogues["test"][name]), texts_of)
                 write_examples(folder / "examples" / f"{self.label or 'test'}-{name}.parquet", examples, texts_of)
-            if self.contexts is not None and self.label in (None, "test"):
+            blank = sum(not text.strip() for text in [*texts, *answers.values()])
+            if blank:
+                log.warning("%d of %d replies are blank", blank, len(texts) + len(answers))
+            if self.contexts is not None and extra:
                 write_answers(folder / "predictions" / f"{Path(self.contexts).stem}.jsonl", extra, answers)
 
     def _replies(self, trainer: Trainer, teacher: Teacher, examples: Sequence[Example]) -> list[str]:
@@ -136,8 +152,15 @@ def write_examples(path: Path, examples: Sequence[Example], replies: dict[str, s
 
 
 def write_answers(path: Path, examples: Sequence[Example], replies: dict[str, str]) -> None:
-    """Write a line a context in the form of ``predict``, ``{"context", "replies": [{"text", "source"}]}``."""
-    lines = [{"context": list(e.context), "replies": [{"text": replies[e.id], "source": GENERATED}]} for e in examples]
+    """Write a line a context in the form of ``predict``, ``{"context", "replies": [{"text", "source"}]}``.
+
+    A blank reply is none, and its context is left out: nobody could judge it.
+    """
+    lines = [
+        {"context": list(e.context), "replies": [{"text": replies[e.id], "source": GENERATED}]}
+        for e in examples
+        if replies[e.id].strip()
+    ]
     with atomic_path(path) as temporary:
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         temporary.write_text(text, encoding="utf-8")

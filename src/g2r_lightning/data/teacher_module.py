@@ -112,9 +112,10 @@ class TeacherDataModule(DialogueDataModule):
         rank, world_size = self._share()
         batch = self.evaluation_batch_size * world_size
         order = by_size(self._module().lengths(examples), batch)
-        whole = len(order) // batch * batch
-        batches = np.random.default_rng(self.evaluation_seed).permutation(order[:whole].reshape(-1, batch))
-        order = np.concatenate([batches.ravel(), order[whole:]])
+        draw, rest = np.random.default_rng(self.evaluation_seed), len(order) % batch
+        place = batch * int(draw.integers(len(order) // batch + 1))  # the short batch is last, not of the longest alone
+        whole = np.delete(order, range(place, place + rest)).reshape(-1, batch)
+        order = np.concatenate([draw.permutation(whole).ravel(), order[place : place + rest]])
         ordered = [examples[index] for index in order][rank::world_size]
         return DataLoader(
             ordered,  # type: ignore[arg-type]  # any sequence serves as a map-style dataset

@@ -28,6 +28,7 @@ from g2r_lightning.dialogue.readers.records import MalformedError, as_object, as
 from g2r_lightning.dialogue.text import half_character
 from g2r_lightning.errors import DataError, G2RError
 from g2r_lightning.paths import resolve_path
+from g2r_lightning.runs import RunFolder
 from g2r_lightning.store import CandidateStore
 
 log = logging.getLogger(__name__)
@@ -98,13 +99,13 @@ def read_run(folder: str | Path, stage: str = "test") -> list[RunReplies]:
         G2RError: the folder holds no such examples, or a damaged file.
     """
     place = resolve_path(folder)
-    paths = sorted((place / "examples").glob(f"{stage}-*.parquet"))
-    if not paths:
+    found = RunFolder(place).example_files(stage)
+    if not found:
         raise G2RError(
             f"{place}: no replies here: neither a candidate store nor a run with examples/{stage}-*.parquet, which "
-            "`fit` and `test` of a student write"
+            "`fit` and `test` of a student write, and of a teacher with the callback TeacherReplies"
         )
-    return [_of_examples(path, path.stem.removeprefix(f"{stage}-")) for path in paths]
+    return [_of_examples(path, name) for name, path in found.items()]
 
 
 def read_answers(folder: str | Path, others: Collection[str] = ()) -> dict[str, list[Answered]]:

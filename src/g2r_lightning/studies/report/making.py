@@ -121,7 +121,7 @@ def _section(
     for name in dict.fromkeys(name for one in setting.runs for name in one.run.answered):
         tables.append(answers_table(name))
         students = filler.figures(tables[-1].measures, main_rows(setting, base), name)
-        filler.fill(tables[-1], [*answer_rows(teachers, name), *students])
+        filler.fill(tables[-1], [*answer_rows(filler, setting, teachers, name), *students])
     tables.append(ablation(filler, setting, base, main))
     tables += [varied(filler, key, setting, base, main) for key in VARIED]
     tables.append(latency_table(filler, setting, base))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from g2r_lightning.metrics import cluster_bootstrap, reply_diversity
+from g2r_lightning.runs import RunFolder
 from g2r_lightning.studies.report.cells import Figure
 from g2r_lightning.studies.report.stored_runs import StoredRun
 
@@ -196,9 +197,9 @@ def bootstrapped(folder: Path, dataset: str, key: str, value: float) -> tuple[fl
 
 def _columns(folder: Path, dataset: str, names: tuple[str, ...]) -> list[tuple[Any, ...]]:
     """Return columns of a run's test examples, row by row; empty where the run kept none of all its sets."""
-    pattern = "test-*.parquet" if dataset == TOGETHER else f"test-{dataset}.parquet"
     rows: list[tuple[Any, ...]] = []
-    for path in sorted((folder / "examples").glob(pattern)):
+    files = RunFolder(folder).example_files()
+    for path in files.values() if dataset == TOGETHER else filter(None, [files.get(dataset)]):
         try:
             table = pq.read_table(path, columns=list(names))
         except (pa.ArrowException, OSError, KeyError):  # damaged: the figure stands, without an interval

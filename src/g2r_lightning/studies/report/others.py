@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from g2r_lightning.errors import G2RError
 from g2r_lightning.metrics import reply_diversity
@@ -55,17 +56,17 @@ def teacher_rows(
 ) -> dict[str, tuple[dict[str, str], Figures]]:
     """Return rows of the teachers that were tested on the setting's sets or timed beside its students, by name.
 
-    What a teacher writes has a row: replies that :class:`~g2r_lightning.callbacks.TeacherReplies` kept, and the time
-    that one takes. It ranks the same lists by log-likelihood and by mutual information: two more. Only some examples of
-    each set are ranked, as its run says.
+    What a teacher wrote to the same contexts has a row (:class:`~g2r_lightning.callbacks.TeacherReplies`). It ranks the
+    same lists by log-likelihood and by mutual information: two more; only some examples of each set are ranked, as its
+    run says. The decoding that was timed has one, too: it need not be the one that the texts are of.
     """
     rows: dict[str, tuple[dict[str, str], Figures]] = {}
-    for run in teachers:
-        name = Path(run.name).name
-        if _test_sets(run) != {k: v for one in setting.runs for k, v in _test_sets(one.run).items()}:
-            filler.apart.append(f"{run.name}: a teacher that was tested on other sets than setting {setting.number}")
-            continue
-        rows[name] = ({"system": _called(name)}, _written(OF_TEXTS, run, dataset))
+    for name, run in _tested_alike(filler, setting, teachers).items():
+        written = _written(OF_TEXTS, run, dataset)
+        if written and _judged(run) not in [_judged(one.run) for one in setting.runs]:
+            filler.apart.append(f"{run.name}: a teacher that replied to other contexts than setting {setting.number}")
+            written = {}
+        rows[name] = ({"system": _called(name)}, written)
         for kind in ("ll", "mi"):
             keys = {f"{key}_of_{CHOICES}": f"{dataset}/{key}_of_{CHOICES}_{kind}" for key in ("hits_at_1", "mrr")}
             found = {
@@ -79,17 +80,37 @@ def teacher_rows(
     for one in setting.runs:
         for name in _timed_names(one.run):
             system = timed_teacher(one.run, name)
-            row = rows.setdefault(name, ({"system": _called(name)}, {}))
+            row = rows.setdefault(f"{name}, timed", ({"system": _called(str(system))}, {}))
             value = float(one.run.results["latency"][f"{system}/mean_ms"])
             if not row[1].get(LATENCY.key):  # of several studies the first: a mean would be over other hours
                 row[1][LATENCY.key] = [Figure(value, None, None, one.run.name, conditions(one.run))]
     return {name: row for name, row in rows.items() if row[1]}
 
 
-def answer_rows(teachers: Sequence[StoredRun], name: str) -> list[tuple[dict[str, str], Figures]]:
+def answer_rows(
+    filler: Filler, setting: Setting, teachers: Sequence[StoredRun], contexts: str
+) -> list[tuple[dict[str, str], Figures]]:
     """Return rows of the teachers that replied to a file of contexts without a human response."""
-    found = [(run, _written(OF_ANSWERS, run, name)) for run in teachers]
-    return [({"system": _called(Path(run.name).name)}, figures) for run, figures in found if figures]
+    alike = _tested_alike(filler, setting, teachers)
+    found = {name: _written(OF_ANSWERS, run, contexts) for name, run in alike.items()}
+    return [({"system": _called(name)}, figures) for name, figures in found.items() if figures]
+
+
+def _tested_alike(filler: Filler, setting: Setting, teachers: Sequence[StoredRun]) -> dict[str, StoredRun]:
+    """Return the teachers that were tested on the setting's sets, by a name that none of them shares."""
+    sets = {key: count for one in setting.runs for key, count in _test_sets(one.run).items()}
+    alike = [run for run in teachers if _test_sets(run) == sets]
+    for run in teachers:
+        if run not in alike:
+            filler.apart.append(f"{run.name}: a teacher that was tested on other sets than setting {setting.number}")
+    counts = Counter(Path(run.name).name for run in alike)
+    return {run.name if counts[Path(run.name).name] > 1 else Path(run.name).name: run for run in alike}
+
+
+def _judged(run: StoredRun) -> tuple[Any, ...]:
+    """Return what says which examples of a test set were judged."""
+    data, trainer = ((run.config.get("data") or {}).get("init_args") or {}), run.config.get("trainer") or {}
+    return (data.get("evaluation_examples"), data.get("evaluation_seed"), trainer.get("limit_test_batches"))
 
 
 def _written(measures: Sequence[Measure], run: StoredRun, dataset: str) -> Figures:

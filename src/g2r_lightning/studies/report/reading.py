@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from g2r_lightning.errors import G2RError
 from g2r_lightning.index import load_responses
 from g2r_lightning.metrics import cluster_bootstrap
+from g2r_lightning.runs import RunFolder
 
 COLUMNS = [
     "example_id", "dialogue_id", "context", "response", "list_rank", "full_rank", "reply", "reply_score",
@@ -50,9 +51,9 @@ def examples_of(run: Path) -> list[dict[str, Any]]:
         G2RError: it kept none.
     """
     rows: list[dict[str, Any]] = []
-    for path in sorted((run / "examples").glob("test-*.parquet")):
+    for name, path in RunFolder(run).example_files().items():
         own = pq.read_table(path, columns=COLUMNS).to_pylist()
-        rows += [{**row, "set": path.stem.removeprefix("test-")} for row in own]
+        rows += [{**row, "set": name} for row in own]
     if not rows:
         raise G2RError(f"{run}: no examples/test-*.parquet; run `test -c {run}/config.yaml`")
     return rows

@@ -300,13 +300,13 @@ def main_table(dataset: str) -> Table:
     where = "all test sets together" if dataset == "all" else dataset
     note = (
         "The human response among 20 (hits@1/20, MRR) and among the response set and the set's own responses "
-        "(recall@10); the best reply of the response set (Dist-n, length, learned quality); mean wall-clock time a "
-        "reply at batch size 1."
+        "(recall@10); the best reply of the response set, of a teacher what it wrote itself (Dist-n, length, learned "
+        "quality); mean wall-clock time a reply at batch size 1."
     )
     return Table(f"main-{dataset}", f"Main results: {where}", note, ALL)
 
 
 def answers_table(name: str) -> Table:
     """Return the table of the replies to a file of contexts without a human response, without rows."""
-    note = "The best reply of the response set to each context of the file; there is no human response to rank."
+    note = "The best reply of the response set to each context of the file, of a teacher what it wrote; none is ranked."
     return Table(f"answers-{name}", f"Replies to the contexts of {name}", note, OF_ANSWERS)
