@@ -64,8 +64,8 @@ class TeacherReplies(Labelled):
         Raises:
             DataError: it is missing, broken or empty.
         """
-        del trainer, pl_module, stage
-        self._asked = [] if self.contexts is None else examples_to_answer(self.contexts)
+        if self.contexts is not None and stage != "validate":  # which replies to nobody
+            self._asked = examples_to_answer(self.contexts)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse another model's run, and a decoding that the teacher cannot do, before it is tested."""
@@ -82,7 +82,6 @@ class TeacherReplies(Labelled):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reply, log and write."""
         teacher, data = _parts(trainer, pl_module)
-        found: dict[str, dict[str, str]] = {}
         names = data.test_names
         chosen = {
             names[number]: _those(examples_of(data.dialogues["test"][names[number]]), ids)
@@ -91,10 +90,9 @@ class TeacherReplies(Labelled):
         own = [example for examples in chosen.values() for example in examples]
         extra = self._asked if self.label in (None, "test") else []
         share = extra[trainer.global_rank :: trainer.world_size]
-        replies = self._replies(trainer, teacher, [*own, *share])
-        for name, examples in chosen.items():
-            found[name] = {example.id: replies.pop(0) for example in examples}
-        answers = dict(zip((example.id for example in share), replies, strict=True))
+        replies = iter(self._replies(trainer, teacher, [*own, *share]))
+        found = {name: {example.id: next(replies) for example in examples} for name, examples in chosen.items()}
+        answers = {example.id: next(replies) for example in share}
         if trainer.world_size > 1:
             found, answers = _joined(found, answers, names)
         figures = {

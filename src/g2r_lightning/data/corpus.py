@@ -60,10 +60,8 @@ def examples_to_answer(path: str) -> list[Example]:
     Raises:
         DataError: the file cannot be read, or holds no context.
     """
-    contexts = read_contexts(path)
-    if not contexts:
-        raise DataError(path, "the file holds no context")
-    return [Example(f"contexts:{Path(path).stem}-{number}:{len(c)}", c, "") for number, c in enumerate(contexts)]
+    contexts = enumerate(read_contexts(path))
+    return [Example(f"contexts:{Path(path).stem}-{number}:{len(c)}", c, "") for number, c in contexts]
 
 
 def some_examples(examples: Sequence[Example], most: int | None, seed: int) -> list[Example]:
