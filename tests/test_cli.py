@@ -392,6 +392,20 @@ def test_a_section_that_is_no_class_is_told_what_it_must_be(refused, tmp_path):
     assert refused("-c", config) == "error: data: expected a mapping with class_path and init_args\n"
 
 
+@pytest.mark.parametrize(
+    ("decoding", "told"),
+    [
+        ("{num_replies: 3}", "TeacherReplies: decoding.num_replies=3: one reply a context, 1"),
+        ("{num_replies: 1, top_p: 9}", "sampling.top_p=9.0: must be above 0 and at most 1"),
+    ],
+)
+def test_what_a_callback_refuses_is_told(refused, tmp_path, decoding, told):
+    """And not what a callback could look like, which the parser tells beside it."""
+    callback = f"{{class_path: g2r_lightning.callbacks.TeacherReplies, init_args: {{decoding: {decoding}}}}}"
+    config = write(tmp_path / "x.yaml", f"trainer:\n  callbacks+:\n  - {callback}\n")
+    assert refused("-c", config) == f"error: {told}\n"
+
+
 def test_an_alias_flag_that_reaches_nothing_is_refused(fitted, refused, printed, tmp_path):
     """A misspelt one would let the run go on with the value that it was to replace."""
     said = refused("--alias.foldr=/elsewhere")

@@ -175,6 +175,11 @@ def innermost(text: str) -> str:
 
     >>> innermost('Parser key "model":\n  Errors:\n    - Parser key "alpha":\n        Expected a <class \'float\'>')
     'model.alpha: Expected a float'
+
+    What a constructor refuses comes before the forms that a class could have been written in.
+
+    >>> innermost("Errors:\n  - alpha=-1: 0 or more\n  - Not a valid subclass of X\n    Subclass types expect one of:")
+    'alpha=-1: 0 or more'
     """
     unresolved = re.search(r"^\s*(Interpolation .*)\n\s*full_key: (\S+)", text, re.MULTILINE)
     if unresolved:
@@ -182,7 +187,10 @@ def innermost(text: str) -> str:
     keys: list[tuple[int, str]] = []
     found: tuple[int, list[str]] = (-1, [])
     alternatives: list[str] = []
-    for line in text.splitlines():
+    lines = text.splitlines()
+    if any(_is_refusal(line) for line in lines):
+        lines = [line for line in lines if not line.strip().removeprefix("- ").startswith(_FORMS)]
+    for line in lines:
         said = line.strip().removeprefix("- ")
         depth = len(line) - len(line.lstrip())
         named = re.match(r'Parser key "([^"]+)":', said)
@@ -205,6 +213,13 @@ def innermost(text: str) -> str:
     return f"{'.'.join(path)}: {said}" if path else said
 
 
+def _is_refusal(line: str) -> bool:
+    """Whether a line of a parser's complaint is neither about types nor about which alternatives there are."""
+    said = line.strip().removeprefix("- ")
+    return bool(said) and not said.startswith((*_NOISE, *_FORMS, "Parser key", "Expected a"))
+
+
+_FORMS = ("Not a valid subclass of", "Subclass types expect", "a class path (str)", "a dict with")
 _NOISE = (
     "Does not validate",
     "Subtypes:",
