@@ -344,12 +344,14 @@ def test_a_fault_of_the_settings_is_not_tried_again_and_stops_when_all_have_it(
     assert [(row["state"], row["attempts"]) for row in found] == [("failed", "1")] * 3 + [("waiting", "0")]
 
 
-def test_processes_share_a_study_without_repeating_or_losing_anything(tmp_path):
+@pytest.mark.parametrize("storage", [None, "sqlite:///{folder}/study.db"])
+def test_processes_share_a_study_without_repeating_or_losing_anything(tmp_path, storage):
     """Eight workers, each with a storage of its own as a process has, on twelve points with two seeds."""
     begun: list[str] = []
+    storage = storage and storage.format(folder=tmp_path)
 
     def work():
-        plan = plan_of(tmp_path, grid={"a": list(range(12))}, seeds=2)
+        plan = plan_of(tmp_path, grid={"a": list(range(12))}, seeds=2, storage=storage)
         queue = Queue(open_study(plan), plan)
         while (task := queue.take()) is not None:
             with queue.alive(task):
@@ -363,6 +365,11 @@ def test_processes_share_a_study_without_repeating_or_losing_anything(tmp_path):
     for thread in threads:
         thread.join()
     assert sorted(begun) == sorted(f"a={value},seed={seed}" for value in range(12) for seed in (1, 2))
+    plan = plan_of(tmp_path, grid={"a": list(range(12))}, seeds=3, storage=storage)
+    later = Queue(open_study(plan), plan)  # the next day, with a seed more
+    tasks = [later.take() for _ in range(12)]
+    assert {task.seed for task in tasks} == {3}
+    assert later.take() is None
 
 
 def test_a_run_that_ends_while_another_process_looks_has_ended(tmp_path, monkeypatch):
@@ -399,6 +406,33 @@ def test_a_run_of_another_machine_is_taken_over_when_it_is_silent_for_long(tmp_p
     assert here.finish(again, "COMPLETE", 0.2)
     again.held.close()
     assert [one.last.value for one in here.runs()] == [0.2, None]
+
+
+def test_a_run_of_another_machine_that_holds_its_lock_is_at_work(tmp_path, monkeypatch):
+    """On a file system that tells of locks, silence (or a clock that runs ahead) does not count."""
+    plan = plan_of(tmp_path, stale_after=60.0, grid={"a": [1]})
+    there, here = (Queue(open_study(plan), plan) for _ in range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(queues.socket, "gethostname", lambda: "another")
+        task = there.take()
+    now = time.time()
+    monkeypatch.setattr(queues.time, "time", lambda: now + 3600)
+    assert here.take() is None
+    assert there.finish(task, "COMPLETE", 0.1)
+    task.held.close()
+    assert [one.last.value for one in here.runs()] == [0.1]
+
+
+def test_a_lock_that_is_not_let_go_of_yet_costs_no_attempt(tmp_path):
+    """A process tells that its run failed before it lets go of the lock; another one looks in between."""
+    plan = plan_of(tmp_path, grid={"a": [1]}, retries=1)
+    there, here = (Queue(open_study(plan), plan) for _ in range(2))
+    task = there.take()
+    there.finish(task, "FAIL", reason="no room")
+    for _ in range(3):
+        assert here.take() is None
+    task.held.close()
+    assert here.take().attempt == 2
 
 
 def test_a_run_that_was_being_taken_by_a_process_that_was_stopped_waits_no_more(tmp_path, monkeypatch):
@@ -536,6 +570,86 @@ def test_tpe_goes_where_it_is_good_and_gives_every_point_its_seeds(tmp_path):
     values = [one.point["a"] for one in runs[:30]]
     assert len(set(values)) == 30
     assert sum(abs(value - 0.7) < 0.15 for value in values[15:]) > 8  # 4.5 by chance
+
+
+def test_tpe_finds_every_point_of_a_small_space(tmp_path):
+    """It would draw the good ones for ever."""
+    settings = {"grid": {"a": [1, 2, 3], "b": [True, False]}, "sampler": "tpe"}
+    with pytest.raises(ConfigError, match="trials=7: 6 points are all there are"):
+        plan_of(tmp_path, **settings, trials=7)
+    plan = plan_of(tmp_path, **settings, trials=6)
+    queue = Queue(open_study(plan), plan)
+    found = []
+    while (task := queue.take()) is not None:
+        found.append((task.point["a"], task.point["b"]))
+        queue.finish(task, "COMPLETE", float(task.point["a"] == 1))
+        task.held.close()
+    assert sorted(found) == sorted((a, b) for a in (1, 2, 3) for b in (True, False))
+    assert not queue.exhausted
+
+
+def test_a_range_that_has_no_further_point_is_told(fitted, root, tmp_path, trained, monkeypatch, capsys):
+    flags = (root, "--name=study", "--random", "model.optimizer.lr=uniform(0.1, 0.10001)", "--sampler=tpe")
+    assert run("sweep", fitted, *flags, "--trials=9") == 2
+    assert "points ran, and TPE found no other one" in capsys.readouterr().err
+    assert 1 <= len(trained) <= 2
+    plan = plan_of(tmp_path / "2", random={"a": "uniform(0.1, 0.10001)"}, sampler="tpe", trials=9)
+    queue = Queue(open_study(plan), plan)
+    while (task := queue.take()) is not None:
+        queue.finish(task, "COMPLETE", 0.5)
+        task.held.close()
+    assert queue.exhausted
+    kept = len(queue.study.trials)
+    assert queue.take() is None
+    assert len(queue.study.trials) == kept  # asked again and again, while others are at work, it grows no more
+
+
+def test_halving_goes_on_with_the_best_alone(tmp_path):
+    found = {0.1: 0.9, 0.2: 0.8, 0.3: 0.95}
+
+    def fit(arguments, callbacks):
+        words = dict(word.removeprefix("--").split("=", 1) for word in arguments if word.startswith("--"))
+        for step in (1, 2, 3):
+            trainer = SimpleNamespace(
+                sanity_checking=False, state=SimpleNamespace(fn="fit"), global_step=step, current_epoch=step - 1,
+                callback_metrics={METRIC: torch.tensor(found[float(words["a"])])},
+            )  # fmt: skip
+            callbacks[0].on_validation_end(trainer, None)
+        return RunFolder(Path(words["run.root"]) / words["run.name"])
+
+    plan = plan_of(tmp_path, grid={"a": list(found)}, seeds=2, pruner="halving", prune_after=1)
+    queue = Queue(open_study(plan), plan)
+    while (task := queue.take()) is not None:
+        run_task(queue, task, fit)
+    assert {one.name: one.state(2) for one in queue.runs()} == {
+        "a=0.1,seed=1": "finished", "a=0.2,seed=1": "pruned", "a=0.3,seed=1": "finished",
+        "a=0.1,seed=2": "finished", "a=0.2,seed=2": "skipped", "a=0.3,seed=2": "finished",
+    }  # fmt: skip
+
+
+def test_a_terminal_shows_the_table_while_runs_go_on(fitted, root, tmp_path, trained, monkeypatch, capsys):
+    """Drawn anew in its place, and gone at the end, when the table of results stands there."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    fit = command._fit
+
+    def slowly(arguments, callbacks):
+        time.sleep(1.5)  # the table is drawn once a second
+        return fit(arguments, callbacks)
+
+    monkeypatch.setattr(command, "_fit", slowly)
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert run("sweep", fitted, root, "--name=study", "--grid", RATES) == 0
+    shown = screen.getvalue()
+    assert "1 running, 1 waiting" in shown
+    assert "1 finished, 1 running" in shown
+    assert "begins" not in shown  # the line of a log
+    assert "\x1b[2K" in shown  # drawn over
 
 
 def test_the_live_table_shows_who_is_at_work(tmp_path):

@@ -84,6 +84,12 @@ def sweep(arguments: Sequence[str]) -> None:
             f"{len(failed)} of {len(runs)} runs failed for good, as told above; after mending the cause, the same "
             "command with --retry_failed tries them again"
         )
+    if queue.exhausted:
+        points = len(runs) // len(plan.seeds)
+        raise ConfigError(
+            f"trials={plan.trials}: {points} points ran, and TPE found no other one: a range is so narrow that its "
+            "values are the same to four digits; widen it, or lower the number"
+        )
 
 
 def long_flags(arguments: Sequence[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from g2r_lightning.errors import ConfigError
 from g2r_lightning.studies.sweep.space import (
     flags,
     grid_points,
+    point_count,
     point_key,
     random_points,
     read_assignment,
@@ -23,10 +26,17 @@ ALPHA, STEPS = "model.loss.alpha", "trainer.max_steps"
 
 def test_a_grid_is_every_combination_in_order():
     factors = read_factors({ALPHA: [0, 0.1], STEPS: [10, 20, 30]}, {})
-    points = grid_points(factors)
+    points = list(grid_points(factors))
     assert [(point[ALPHA], point[STEPS]) for point in points] == [
         (0, 10), (0, 20), (0, 30), (0.1, 10), (0.1, 20), (0.1, 30),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "count"), [("int(1, 3)", 6), ("uniform(0, 1)", math.inf)])
+def test_points_are_counted(said, count):
+    factors = read_factors({ALPHA: [0, 0.1]}, {STEPS: said})
+    assert point_count(factors) == count
+    assert len(list(grid_points(factors))) == (0 if count == math.inf else count)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_rows_count_what_finished_and_say_what_did_not(tmp_path):
     runs = read_runs(trials, plan)
     first, second = rows_of(runs, plan)
     assert first.metric == mean_of([0.5, 0.7])
-    assert first.figures == {"all/recall_at_10": mean_of([0.2, 0.4])}
+    assert first.figures == {"all/recall_at_10": mean_of([0.2, 0.4])}  # "one" is not of every seed
     assert first.notes == ["1 not finished"]
     assert second.notes == ["1 failed", "1 not finished"]
     assert best_row([first, second], plan) is first  # 0.9 is higher, but of a single seed
@@ -102,6 +102,20 @@ def test_rows_count_what_finished_and_say_what_did_not(tmp_path):
     assert lines["alpha=0,seed=2"]["attempts"] == "2"
     assert (lines["alpha=0,seed=2"]["state"], lines["alpha=0.1,seed=2"]["state"]) == ("finished", "failed")
     assert lines["alpha=0.1,seed=3"]["state"] == "planned"
+
+
+def test_the_csv_has_every_test_set(tmp_path):
+    plan = planned(tmp_path, seeds=2)
+    trials = [
+        attempt(plan, point, seed, value=0.5, figures={"all/recall_at_10": 0.2 * seed, "bst/recall_at_10": 0.3 * seed})
+        for point in plan.points
+        for seed in plan.seeds
+    ]
+    lines = list(csv.DictReader(io.StringIO(points_csv(rows_of(read_runs(trials, plan), plan), plan))))
+    for line in lines:
+        assert float(line["test/bst/recall_at_10"]) == pytest.approx(0.45)
+        assert float(line["test/bst/recall_at_10 low"]) < 0.45 < float(line["test/bst/recall_at_10 high"])
+        assert float(line["test/all/recall_at_10"]) == pytest.approx(0.3)
 
 
 def test_the_seed_that_a_pruner_judged_is_in_no_mean(tmp_path):

@@ -18,6 +18,7 @@ from g2r_lightning.studies.sweep.space import (
     Factor,
     Point,
     grid_points,
+    point_count,
     random_points,
     read_factors,
     run_name,
@@ -158,6 +159,8 @@ def _points(plan: Plan) -> tuple[Point, ...] | None:
     if trials is None or trials < 1:
         raise ConfigError(f"sampler={plan.sampler} needs the number of points: --trials=20")
     if plan.sampler == "tpe":
+        if trials > (there_are := point_count(plan.factors)):
+            raise ConfigError(f"trials={trials}: {there_are} points are all there are; lower it, or use --sampler=grid")
         return None
     return tuple(random_points(plan.factors, trials, plan.settings.sampler_seed))
 

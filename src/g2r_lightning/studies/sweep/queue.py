@@ -20,12 +20,12 @@ from typing import Any
 from g2r_lightning.errors import G2RError
 from g2r_lightning.paths import alone_in, is_held
 from g2r_lightning.studies.sweep.plan import Plan
-from g2r_lightning.studies.sweep.space import Point, point_key, stored
+from g2r_lightning.studies.sweep.space import Point, grid_points, point_key, stored
 from g2r_lightning.studies.sweep.state import Run, drawn_points, read_runs
 
 LOCKS = ".locks"  # folders of their own: `fit` holds the run's
 GONE = "its process ended without a word"
-REDRAWN = 20  # points that TPE may draw again before its space counts as exhausted
+REDRAWN = 20  # points that TPE may draw again before one is taken from those that are left
 
 
 @dataclass
@@ -57,11 +57,15 @@ class Queue:
     Args:
         study: an ``optuna.Study``.
         plan: what it is to do.
+
+    Attributes:
+        exhausted: whether TPE found no further point, though more were asked for.
     """
 
     def __init__(self, study: Any, plan: Plan) -> None:
         self.study = study
         self.plan = plan
+        self.exhausted = False
         self._distributions = {factor.key: factor.distribution() for factor in plan.factors}
         if plan.settings.retry_failed:
             self._forgive()
@@ -82,8 +86,8 @@ class Queue:
                 held = ExitStack()
                 try:
                     held.enter_context(alone_in(self.plan.folder / LOCKS / facts["run"]))
-                except G2RError as error:
-                    self._fail(trial.number, str(error))
+                except G2RError as error:  # its last process has told how it ended, and has not let go yet
+                    self._fail(trial.number, str(error), interrupted=True)
                     continue
                 trial.set_user_attr("owner", {"host": socket.gethostname(), "process": os.getpid()})
                 trial.set_user_attr("alive", time.time())
@@ -163,12 +167,15 @@ class Queue:
         self.study.enqueue_trial(params, user_attrs=facts)
 
     def _ask(self) -> Any:
-        """Return the oldest waiting trial, or a new one where TPE may draw; ``None`` where there is neither."""
+        """Return the oldest waiting trial, or a new one where TPE may draw; ``None`` where there is neither.
+
+        Where TPE draws nothing but known points, the next one is any that is left.
+        """
         from optuna.trial import TrialState
 
         if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return self.study.ask(self._distributions)
-        if self.plan.points is not None:
+        if self.plan.points is not None or self.exhausted:
             return None
         for _ in range(REDRAWN):
             trials = self.study.get_trials(deepcopy=False)
@@ -186,7 +193,13 @@ class Queue:
             for key, fact in facts.items():
                 trial.set_user_attr(key, fact)
             return trial
-        return None
+        known = set(map(point_key, points))
+        left = next((point for point in grid_points(self.plan.factors) if point_key(point) not in known), None)
+        if left is None:  # a range so narrow that its values round to the same few
+            self.exhausted = True
+            return None
+        self._enqueue(left, self.plan.seeds[0], 1)
+        return self.study.ask(self._distributions)
 
     def _tpe(self, drawn: int) -> Any:
         """Return a sampler whose draws do not depend on how many processes and starts there were before."""
@@ -204,23 +217,23 @@ class Queue:
     def _is_gone(self, trial: Any) -> bool:
         """Whether the process of a running trial has ended.
 
-        On its own machine the lock in its name tells, which no killed process keeps. On another one, or where there
-        are no such locks, it is gone when it has been silent for long. One that never said whose it is was stopped
-        while it took the run, for which it held the folder that this process holds now.
+        While the lock in its name is held it is at work, wherever that is: no killed process keeps one. On its own
+        machine a lock that nobody holds tells that it is gone. From another machine, to which some file systems do not
+        tell of locks, or where there are none, it is gone when it has been silent for long. One that never said whose
+        it is was stopped while it took the run, for which it held the folder that this process holds now.
         """
         facts = trial.user_attrs
         owner = facts.get("owner", {})
         if not owner and is_held(self.plan.folder):
             return True
-        if owner.get("host") == socket.gethostname():
-            held = is_held(self.plan.folder / LOCKS / facts["run"])
-            if held is not None:
-                return not held
+        held = is_held(self.plan.folder / LOCKS / facts["run"]) if "run" in facts else None
+        if held or (held is not None and owner.get("host") == socket.gethostname()):
+            return not held
         started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         silent = time.time() - float(facts.get("alive", started))
         return bool(silent > self.plan.settings.stale_after)
 
-    def _fail(self, number: int, reason: str) -> None:
+    def _fail(self, number: int, reason: str, **facts: Any) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
@@ -228,7 +241,8 @@ class Queue:
         if trial.state.is_finished():  # it ended, and let go of its lock, while this process looked
             return
         with suppress(UpdateFinishedTrialError):
-            self.study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+            for key, fact in {"reason": reason, **facts}.items():
+                self.study._storage.set_trial_user_attr(trial._trial_id, key, fact)
             self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _forgive(self) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
@@ -55,6 +56,12 @@ class Factor:
         """Return the values, or the ends of the range, for a check of the configuration."""
         ends = [int(self.low), int(self.high)] if self.kind == "int" else [self.low, self.high]
         return list(self.values) if self.kind == "choice" else ends
+
+    def listed(self) -> Sequence[Any] | None:
+        """Return every value that there is; ``None`` for a range of real numbers."""
+        if self.kind == "int":
+            return range(int(self.low), int(self.high) + 1)
+        return self.values if self.kind == "choice" else None
 
     def distribution(self) -> Any:
         """Return the factor as Optuna's distribution. Values that are no scalars stand there as JSON."""
@@ -115,10 +122,16 @@ def read_assignment(flag: str, text: str) -> tuple[str, Any]:
         raise ConfigError(f"--{flag} {text}: the value is no YAML ({' '.join(str(error).split())})") from error
 
 
-def grid_points(factors: Sequence[Factor]) -> list[Point]:
-    """Return every combination, the last factor fastest."""
+def grid_points(factors: Sequence[Factor]) -> Iterator[Point]:
+    """Yield every combination, the last factor fastest; nothing where one is a range of real numbers."""
     keys = [factor.key for factor in factors]
-    return [dict(zip(keys, values, strict=True)) for values in itertools.product(*(one.values for one in factors))]
+    for values in itertools.product(*(one.listed() or [] for one in factors)):
+        yield dict(zip(keys, values, strict=True))
+
+
+def point_count(factors: Sequence[Factor]) -> float:
+    """Return how many points there are; infinity where a factor is a range of real numbers."""
+    return math.prod(len(listed) if (listed := one.listed()) is not None else math.inf for one in factors)
 
 
 def random_points(factors: Sequence[Factor], count: int, seed: int) -> list[Point]:

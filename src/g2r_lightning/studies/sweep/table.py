@@ -193,7 +193,7 @@ def _row(runs: Sequence[Run], plan: Plan) -> Row:
         row.metric = mean_of([float(run.last.value) for run in counted])
         of_all = [run.facts.get("figures", {}) for run in counted]
         for key in of_all[0]:
-            if key.startswith(TOGETHER) and all(key in figures for figures in of_all):
+            if all(key in figures for figures in of_all):
                 row.figures[key] = mean_of([figures[key] for figures in of_all])
     for run, state in zip(runs, states, strict=True):
         if state == "pruned":
