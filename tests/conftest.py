@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -38,6 +40,21 @@ def g2r_data() -> Path:
     if not folder:
         pytest.skip("G2R_DATA is not set: it names the folder of the real dialogues")
     return Path(folder)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """The system's chromium without a window, for what is marked ``browser``."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium: apt-get install chromium, or set CHROMIUM")
+    playwright.expect.set_options(timeout=120_000)  # a busy machine is no failure
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=chromium, args=[*quiet, "--disable-sync", "--no-first-run"])
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="session")

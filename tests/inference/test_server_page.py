@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
@@ -19,11 +16,6 @@ from g2r_lightning.inference.server.page import policy_of, read_page
 from tiny_server import TEXTS, client, running, tiny_responder, write_index
 
 HTML = read_page().html.decode()
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
-]  # fmt: skip
 TOKEN = "0123456789abcdef"
 
 
@@ -114,18 +106,6 @@ def contrast(one: str, other: str) -> float:
 
 
 # -- in a browser
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium: apt-get install chromium, or set CHROMIUM")
-    playwright.expect.set_options(timeout=120_000)  # a busy machine is no failure
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield launched
-        launched.close()
 
 
 @pytest.mark.browser

@@ -14,6 +14,7 @@ from tiny_study import NAMES, study, systems
 from g2r_lightning.cli import main
 from g2r_lightning.errors import ConfigError, G2RError
 from g2r_lightning.studies.human.export import Study, make_study
+from g2r_lightning.studies.human.import_ import read_answers
 from g2r_lightning.studies.human.key import load_key
 from g2r_lightning.studies.human.sheets import page, page_data, sheet_csv, write_study
 from g2r_lightning.studies.replies import Answered
@@ -83,6 +84,51 @@ def test_the_page_stands_alone_and_holds_what_the_sheets_hold():
         for row in csv.reader(io.StringIO(sheet_csv(key, "ssa", rater, key.sheets["ssa"][rater])))
     ]
     assert any("'=1+1" in row for row in cells)  # no formula for a spreadsheet
+
+
+@pytest.mark.browser
+def test_a_rater_answers_on_the_page_and_the_answers_are_read(browser, tmp_path):
+    """By keyboard and by button; kept over a reload; exported both ways; read by ``human import``."""
+    key = study(names=NAMES[:2], contexts=3, raters=2, ratings=2)
+    write_study(key, tmp_path / "study")
+    asked = [("ssa", one) for one in key.sheets["ssa"]["r01"]]
+    asked += [("preference", one) for one in key.sheets["preference"]["r01"]]
+    complaints: list[str] = []
+    page = browser.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((tmp_path / "study/sheets/rate.html").as_uri())
+    page.select_option("#rater", "r01")
+    page.click("#begin")
+    page.wait_for_timeout(1200)
+    for place, (task, _) in enumerate(asked):
+        if place == 4:
+            page.reload()  # what was given is kept, and so is the place
+            page.select_option("#rater", "r01")
+            page.click("#begin")
+        assert page.inner_text("#where") == f"{place + 1} of {len(asked)}"
+        if task == "ssa":
+            page.keyboard.press("1" if place % 2 else "2")
+            page.click("button[data-field=specific][data-value=yes]") if place % 2 else None
+        else:
+            page.keyboard.press("3")
+        if place == 0:
+            page.click("summary")
+            page.fill("#comment", 'a "comment", with\ntwo lines')
+            page.click("#where")  # keys are the sheet's again
+        page.click("#next") if place + 1 < len(asked) else None
+    assert page.inner_text("#done") == "all answered: please export"
+    for button, name in (("#csv", "answers-r01.csv"), ("#json", "answers-r01.jsonl")):
+        with page.expect_download() as download:
+            page.click(button)
+        download.value.save_as(tmp_path / name)
+        found = read_answers([tmp_path / name], key)
+        assert {problem.kind for problem in found.problems} == {"missing"}  # the other rater's
+        given = {answer.item.id: answer for answer in found.given}
+        assert [given[one.item].value for task, one in asked if task == "ssa"] == [(0, 0), (1, 1)] * 3
+        assert all(given[one.item].value == (0.5,) for task, one in asked if task == "preference")
+        seconds = given[asked[0][1].item].seconds
+        assert 1 < seconds < 120  # the first item's time begins with the sheet
+    assert complaints == []
 
 
 def test_contexts_are_those_that_all_answered_of_many_dialogues():

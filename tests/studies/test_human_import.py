@@ -42,17 +42,36 @@ def test_what_raters_meant_comes_out_whatever_the_sides(tmp_path):
     assert {name: (f["sensibleness"], f["specificity"], f["ssa"]) for name, f in figures.items()} == {
         Z: (1, 1, 1), W: (1, 0, 0.5), S: (0, 0, 0),
     }  # fmt: skip
-    assert figures[W]["contexts"] == 12
+    assert (figures[W]["dialogues"], figures[W]["contexts"]) == (4, 12)
     assert figures[W]["judgements"] == 24
     assert ssa_differences(found, key)[f"{S} minus {Z}"]["ssa"] == -1
     chosen = preferences(found, key)
     assert {pair: (c["preferred"], c["wins"], c["losses"], c["ties"]) for pair, c in chosen.items()} == {
         f"{Z} over {W}": (1, 24, 0, 0), f"{S} over {Z}": (0, 0, 24, 0),
     }  # fmt: skip
-    assert all(figures["p_value"] == pytest.approx(2 * 0.5**12) for figures in chosen.values())
+    assert all(figures["dialogues_won"] + figures["dialogues_lost"] == 4 for figures in chosen.values())
+    assert all(figures["p_value"] == pytest.approx(2 * 0.5**4) for figures in chosen.values())  # 12 contexts of 4
     assert agreement(found)["preference"]["alpha"] == 1
     assert all(row["preference_agreement"] == 1 for row in rater_table(found, key) if row["task"] == "preference")
     assert all(row["median_seconds"] == 4.5 for row in rater_table(found, key) if row["task"] == "preference")
+
+
+def test_contexts_of_one_dialogue_are_no_further_evidence(tmp_path):
+    """Each of 4 dialogues is won or lost as a whole: three contexts each, and as much as one would tell."""
+    key = study(names=NAMES[:2])
+
+    def of_the_dialogue(rater, item, asked):
+        won = key.contexts[item.context]["dialogue"] in ("d0", "d1")
+        if len(item.systems) == 1:
+            return {"sensible": "yes", "specific": "yes"} if won else {"sensible": "no"}
+        return {"preference": "A" if won != asked.swapped else "B"}
+
+    found = read_answers([write(tmp_path / "all.csv", answers(key, of_the_dialogue))], key)
+    (chosen,) = preferences(found, key).values()
+    for name, figures in (("preferred", chosen), ("ssa", ssa(found, key)[Z])):
+        assert figures[name] == 0.5
+        assert (figures[f"{name}_low"], figures[f"{name}_high"]) == (0, 1)  # 12 contexts apart: about 0.2 to 0.8
+    assert (chosen["dialogues_won"], chosen["dialogues_lost"], chosen["p_value"]) == (2, 2, 1)
 
 
 def test_a_habit_of_the_left_says_nothing_of_systems(tmp_path):
@@ -132,7 +151,8 @@ def test_a_sign_test_by_hand():
 
 def test_identical_replies_count_as_ties(tmp_path):
     key = study(names=NAMES[:2], contexts=6)
-    same = type(key)(**{**vars(key), "identical": [("c7", Z, W), ("c8", Z, W)]})
+    contexts = {**key.contexts, "c7": {"dialogue": "d2", "utterances": []}, "c8": {"dialogue": "d2", "utterances": []}}
+    same = type(key)(**{**vars(key), "contexts": contexts, "identical": [("c7", Z, W), ("c8", Z, W)]})
     found = read_answers([write(tmp_path / "all.csv", answers(same, by_quality))], same)
     (figures,) = preferences(found, same).values()
     assert figures["identical"] == 2
