@@ -134,8 +134,8 @@ def test_the_times_of_all_calls_are_added_up(tmp_path, commands, capsys):
     assert main([str(path), "--minutes=0.02"]) == STOPPED
     assert main([str(path), "--minutes=0.02"]) == STOPPED
     head, row = times.read_text().splitlines()
-    assert head == "step,minutes,calls"
-    step, minutes, calls = row.split(",")
+    assert head == "step,minutes,calls,settings"
+    step, minutes, calls, _ = row.split(",")
     assert (step, calls) == ("long", "2")
     assert 0.04 <= float(minutes) < 1
     (tmp_path / "done").write_text("")
@@ -150,6 +150,36 @@ def test_the_times_of_all_calls_are_added_up(tmp_path, commands, capsys):
     path.write_text("times: '{a}'\nsteps: []")
     with pytest.raises(ConfigError, match="times: no variable 'a'"):
         read_plan(path)
+
+
+def test_work_done_with_other_settings_is_not_passed_over(tmp_path, commands, capsys):
+    """A finished run of yesterday's experiment would else stand in today's tables."""
+    path, experiment = tmp_path / "plan.yaml", tmp_path / "x.yaml"
+    experiment.write_text("alpha: 1\nbeta: [2]\n")
+    path.write_text(
+        f'times: "{tmp_path}/times.csv"\n'
+        f'steps: [{{name: one, run: "leave {tmp_path}/one -c {experiment}", done: "{tmp_path}/one"}}]'
+    )
+    assert main([str(path)]) == 0
+    experiment.write_text("# told better\nbeta:\n- 2\nalpha: 1\n")  # the same settings
+    assert main([str(path)]) == 0
+    assert main([str(path), "--list"]) == 0
+    assert "done  one" in capsys.readouterr().out
+    experiment.write_text("alpha: 1\nbeta: [3]\n")
+    assert main([str(path), "--list"]) == 0
+    assert "else  one" in capsys.readouterr().out
+    assert main([str(path)]) == 2
+    assert f"one: {tmp_path}/one" in capsys.readouterr().err
+    assert len(commands) == 1
+    (tmp_path / "one").unlink()
+    assert main([str(path)]) == 0  # done again
+    assert len(commands) == 2
+    experiment.write_text("alpha: 9\n")
+    assert main([str(path), "--accept"]) == 0
+    assert main([str(path)]) == 0  # it was taken as it is, once for all
+    assert len(commands) == 2
+    (tmp_path / "times.csv").write_text("step,minutes,calls\none,1.00,1\n")  # of a time when nobody noted it
+    assert main([str(path)]) == 0
 
 
 def test_what_fails_is_named(tmp_path, commands, capsys):

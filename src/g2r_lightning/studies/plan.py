@@ -5,7 +5,8 @@ command of this package in a process of its own. A step is done when what it lea
 record says *finished*, or a file. So the same call goes on after a stop, a crash or a reboot; ``--minutes=9`` stops by
 itself. A step without ``done`` is quick and runs each time.
 
-A plan is a YAML file; into ``times``, if it names a file, goes how long each step took, all calls together::
+A plan is a YAML file; into ``times``, if it names a file, goes how long each step took, all calls together, and a
+fingerprint of what it ran with: work that was done with other settings is not passed over in silence::
 
     variables: {root: runs/study, seeds: 1 2 3}
     times: "{root}/times.csv"
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import itertools
 import json
 import os
@@ -41,6 +43,7 @@ from g2r_lightning.paths import atomic_path
 from g2r_lightning.runs import RECORD, RunFolder
 from g2r_lightning.stopping import StopSignals
 
+FINGERPRINT = 12  # hex digits
 STOPPED = 3
 """Exit status of a call that ran out of minutes: call it again."""
 PATIENCE = 60.0  # seconds between asking a step to stop and killing it
@@ -70,6 +73,24 @@ class Step:
             return RunFolder(self.done).record().get("status") == "finished"
         return self.done.is_file()
 
+    @property
+    def fingerprint(self) -> str:
+        """What it runs with: a hash of its words and of what the files say that it lays over each other (``-c``)."""
+        told = hashlib.sha256("\0".join(self.arguments).encode("utf-8", "surrogateescape"))
+        for word, path in itertools.pairwise(self.arguments):
+            if word == "-c":
+                told.update(_said_by(Path(path)))
+        return told.hexdigest()[:FINGERPRINT]
+
+
+def _said_by(path: Path) -> bytes:
+    """Return what a YAML file says, whatever its comments and layout; nothing where there is none."""
+    content = path.read_bytes() if path.is_file() else b""
+    try:
+        return json.dumps(yaml.safe_load(content), sort_keys=True, default=str).encode()
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError):
+        return content
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -77,7 +98,8 @@ class Plan:
 
     Args:
         steps: in their order.
-        times: CSV to which a step's minutes are added, however it ends: ``step,minutes,calls``.
+        times: CSV to which a step's minutes are added, however it ends: ``step,minutes,calls,settings``; the last is
+            the fingerprint of what it ran with.
     """
 
     steps: list[Step]
@@ -169,18 +191,41 @@ def _filled(text: str, values: dict[str, str]) -> str:
     raise KeyError(f"without end: {text}")
 
 
-def run_plan(plan: Plan, minutes: float | None = None) -> bool:
+def changed(plan: Plan) -> list[Step]:
+    """Return the steps that are done, with other settings than theirs now.
+
+    Raises:
+        G2RError: the file for the times is no such table.
+    """
+    rows = _read_times(plan.times) if plan.times is not None else {}
+    return [
+        step
+        for step in plan.steps
+        if step.is_done and step.name in rows and rows[step.name].settings not in ("", step.fingerprint)
+    ]
+
+
+def run_plan(plan: Plan, minutes: float | None = None, accept: bool = False) -> bool:
     """Run what is not done; return whether all is.
 
     Args:
         plan: its steps.
         minutes: after which the running step is stopped; none by default.
+        accept: take what was done with other settings as done.
 
     Raises:
-        G2RError: a step failed, or ended and left nothing; or the file for the times is no such table.
+        G2RError: a step failed, or ended and left nothing; one was done with other settings; or the file for the times
+            is no such table.
     """
-    if plan.times is not None:
-        _read_times(plan.times)  # a damaged one is told before the first step, not behind it
+    others = changed(plan)  # a damaged file is told before the first step, not behind it
+    if others and not accept:
+        listed = "".join(f"\n  {step.name}: {step.done}" for step in others)
+        raise G2RError(
+            "these steps were done with other settings: their command, or an experiment that it names, has changed "
+            f"since.{listed}\nMove away what they left to do them again, or take it as it is with --accept"
+        )
+    for step in others:
+        _add_time(plan.times, step, 0.0, calls=0)
     until = None if minutes is None else time.monotonic() + 60 * minutes
     for number, step in enumerate(steps := plan.steps, start=1):
         if step.is_done:
@@ -192,8 +237,7 @@ def run_plan(plan: Plan, minutes: float | None = None) -> bool:
         try:
             status = _run(step, until)
         finally:
-            if plan.times is not None:
-                _add_time(plan.times, step.name, (time.monotonic() - begun) / 60)
+            _add_time(plan.times, step, (time.monotonic() - begun) / 60)
         if status is None:
             _say(f"[{number}/{len(steps)}] {step.name}: stopped after {minutes:g} minutes; call again to go on")
             return False
@@ -227,27 +271,47 @@ def _run(step: Step, until: float | None) -> int | None:
         raise
 
 
-def _read_times(path: Path) -> dict[str, tuple[float, int]]:
-    """Return the minutes and calls of each step so far."""
+@dataclass(frozen=True)
+class Spent:
+    """What is known of a step's calls so far.
+
+    Args:
+        minutes: of all.
+        calls: how many.
+        settings: fingerprint of the last; empty where nobody knows.
+    """
+
+    minutes: float = 0.0
+    calls: int = 0
+    settings: str = ""
+
+
+def _read_times(path: Path) -> dict[str, Spent]:
+    """Return what is known of each step."""
     if not path.exists():
         return {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return {row["step"]: (float(row["minutes"]), int(row["calls"])) for row in csv.DictReader(file)}
+            return {
+                row["step"]: Spent(float(row["minutes"]), int(row["calls"]), row.get("settings") or "")
+                for row in csv.DictReader(file)
+            }
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise G2RError(f"{path}: is no table of times ({error}); move it away and call again") from error
 
 
-def _add_time(path: Path, name: str, minutes: float) -> None:
-    """Add to a step's minutes and calls."""
+def _add_time(path: Path | None, step: Step, minutes: float, calls: int = 1) -> None:
+    """Add to a step's minutes and calls, where they are kept."""
+    if path is None:
+        return
     rows = _read_times(path)
-    before, calls = rows.get(name, (0.0, 0))
-    rows[name] = (before + minutes, calls + 1)
+    before = rows.get(step.name, Spent())
+    rows[step.name] = Spent(before.minutes + minutes, before.calls + calls, step.fingerprint)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["step", "minutes", "calls"])
-        writer.writerows([step, f"{spent:.2f}", count] for step, (spent, count) in rows.items())
+        writer.writerow(["step", "minutes", "calls", "settings"])
+        writer.writerows([name, f"{one.minutes:.2f}", one.calls, one.settings] for name, one in rows.items())
 
 
 def _say(line: str) -> None:
@@ -266,6 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, help="stop after so many; the same call goes on")
     parser.add_argument("--list", action="store_true", help="show the steps and what is done, run nothing")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--accept", action="store_true", help="take what was done with other settings as done")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a variable of the plan")
     given = parser.parse_args(argv)
     try:
@@ -280,12 +345,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             return 0
         if given.list:
+            others = changed(plan)
             for step in plan.steps:
-                _say(f"{'done' if step.is_done else 'open'}  {step.name}: {shlex.join(step.arguments)}")
+                state = "else" if step in others else "done" if step.is_done else "open"
+                _say(f"{state}  {step.name}: {shlex.join(step.arguments)}")
             return 0
         with StopSignals() as signals:
             try:
-                return 0 if run_plan(plan, given.minutes) else STOPPED
+                return 0 if run_plan(plan, given.minutes, given.accept) else STOPPED
             except KeyboardInterrupt:
                 sys.stderr.write("stopped; call again to go on\n")
                 return signals.status
