@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -13,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_study_documents import commands
-from tiny_tested import figures, judge, rows, write_run, write_seeds
+from tiny_tested import figures, judge, rows, write_answers, write_run, write_seeds
 
 from g2r_lightning.cli import main
 from g2r_lightning.errors import G2RError
 from g2r_lightning.metrics import paired_bootstrap
 from g2r_lightning.studies.comparison import ComparisonError, Question, compare_runs
+from g2r_lightning.studies.comparison.pages import shown_corrected
+from g2r_lightning.studies.comparison.systems import parsed
 
 FAST = Question(samples=200)
 ROOT = Path(__file__).parents[2]
@@ -156,6 +159,27 @@ def test_named_groups_patterns_and_mappings_say_the_same(made):
     assert named.differences == compare_runs({"base": base, "good": good}, question).differences
 
 
+def test_runs_that_sweep_named_are_compared_as_they_are_called(runs, tmp_path):
+    """Their names have commas and an equals sign, which separate folders and names elsewhere."""
+    called = [tmp_path / f"study/loss.alpha=0.5,seed={seed}" for seed in (1, 2)]
+    for seed, folder in zip((1, 2), called, strict=True):
+        shutil.copytree(runs / f"good-s{seed}", folder)
+    assert parsed(f"both={called[0]},{called[1]}") == ("both", [str(one) for one in called])
+    assert parsed(f"both={tmp_path}/study/loss.alpha=0.5,seed=*")[1] == [str(one) for one in called]
+    assert parsed(f"one={called[1]}") == ("one", [str(called[1])])
+    assert parsed(str(called[0])) == (None, [str(called[0])])
+    assert parsed("a=runs/x,runs/y") == ("a", ["runs/x", "runs/y"])  # not there: told by whoever reads them
+
+
+@pytest.mark.parametrize(
+    ("p_value", "p_holm", "told"), [(2 / 101, 0.2, "≤0.200"), (4 / 101, 0.2, "0.200"), (2 / 101, 1.0, "1.000")]
+)
+def test_a_corrected_p_that_so_many_draws_cannot_lower_is_told_as_such(made, p_value, p_holm, told):
+    one = compare_runs([str(made / "a"), str(made / "b")], Question(samples=100)).differences[0]
+    one = dataclasses.replace(one, p_holm=p_holm, estimate=dataclasses.replace(one.estimate, p_value=p_value))
+    assert shown_corrected(one, 100) == told
+
+
 def test_one_seed_says_that_its_variance_is_missing(made):
     found = compare_runs([f"{made}/base-s1", f"good={made}/good-s*"], FAST)
     assert found.notes[0].startswith("Seed variance is missing: base-s1 was trained once")
@@ -206,6 +230,32 @@ def test_quality_of_other_replies_is_left_out(runs):
 
 
 # -- contexts
+
+
+def test_answers_to_other_contexts_are_compared_by_what_can_be_told_of_them(runs):
+    """No human response, so no rank: diversity, length, whose they are, and what one judge said of all."""
+    said = {"a": ["tea", "tea", "a dog", "the sea"], "b": ["rain and sun", "the sea is", "one song", "a train is"]}
+    for name, replies in said.items():
+        scores = {
+            one: [0.5] * len(pq.read_table(runs / name / f"examples/test-{one}.parquet")) for one in ("one", "two")
+        }
+        judge(runs / name, scores)
+        write_answers(runs / name, replies, [0.2, 0.4, 0.6, 0.8] if name == "a" else [0.6, 0.8, 0.8, 0.8])
+    found = compare_runs([str(runs / "a"), str(runs / "b")], FAST)
+    assert found.scopes == ["all", "one", "two", "talks"]
+    told = {one.metric: one for one in found.differences if one.scope == "talks"}
+    assert set(told) == {"distinct_2", "distinct_3", "mean_length", "generated_share", "quality"}
+    assert told["quality"].estimate.value == pytest.approx(0.25)
+    assert (told["quality"].dialogues, told["quality"].examples) == (2, 4)
+    assert told["mean_length"].estimate.value == pytest.approx(11 / 4 - 6 / 4)
+    alone = compare_runs([str(runs / "a"), str(runs / "b")], Question(samples=200, sets=["talks"], metrics=["quality"]))
+    assert [one.estimate for one in alone.differences] == [told["quality"].estimate]
+    write_answers(runs / "b", [*said["b"][:3], "another"])  # answered again, not judged again
+    found = compare_runs([str(runs / "a"), str(runs / "b")], FAST)
+    assert "quality" not in {one.metric for one in found.differences if one.scope == "talks"}
+    assert "quality" in {one.metric for one in found.differences if one.scope == "one"}
+    write_answers(runs / "b", said["b"][:3])  # to other contexts
+    assert compare_runs([str(runs / "a"), str(runs / "b")], FAST).scopes == ["all", "one", "two"]
 
 
 def test_contexts_differ_most_first_one_a_dialogue_both_ways(made):

@@ -131,6 +131,9 @@ def test_a_run_s_answers_to_other_contexts_are_judged_too(metric, module, fitted
     assert found["hard/quality_low"] <= found["hard/quality"] <= found["hard/quality_high"]
     assert (found["hard/contexts"], found["hard/mean_length"]) == (3, pytest.approx(8 / 3))
     assert found["hard/distinct_2"] == pytest.approx(4 / 5)
+    told = pq.read_table(run / "examples/quality-hard.parquet").to_pydict()
+    assert told["reply"] == [text for _, text in answers]
+    assert told["quality"] == pytest.approx(expected, abs=1e-5)
     assert found["all/examples"] == 56
     assert not any(key.startswith("none/") for key in found)
     assert "none.jsonl:1: there is no reply" in caplog.text

@@ -101,6 +101,32 @@ def test_several_runs_are_scored_as_each_alone(fitted, gpt2, tmp_path):
     assert told["reply_ll"][1] == told["human_ll"][1]
 
 
+def test_answers_to_other_contexts_are_scored_too(fitted, gpt2, tmp_path):
+    """Contexts without a human response: one side, a file and figures of their own, no part of the sets together."""
+    run = tmp_path / "runs/x"
+    shutil.copytree(fitted.parent / "runs/first", run, ignore=shutil.ignore_patterns("checkpoints", "index", "events*"))
+    assert main(["score", *FLAGS, gpt2, f"--replies_of={run}"]) == 0
+    before = json.loads((run / "results/likelihood.json").read_text())
+    answers = [(["i like tea"], "me too"), (["hi", "hello"], "how are you ?"), (["no"], "me too")]
+    (run / "predictions").mkdir()
+    lines = [json.dumps({"context": context, "replies": [{"text": text}]}) for context, text in answers]
+    (run / "predictions/hard.jsonl").write_text("\n".join(lines))
+    assert main(["score", *FLAGS, gpt2, f"--replies_of={run}"]) == 0
+    found = json.loads((run / "results/likelihood.json").read_text())
+    assert {key: value for key, value in found.items() if not key.startswith("hard/")} == pytest.approx(before)
+    assert "hard/human_ll" not in found
+    told = pq.read_table(run / "examples/likelihood-hard.parquet").to_pydict()
+    assert set(told) == {"example_id", "dialogue_id", "reply", "reply_ll", "reply_mi"}
+    candidates = [json.dumps({"context": context, "candidates": [text]}) for context, text in answers]
+    (tmp_path / "lines.jsonl").write_text("\n".join(candidates) + "\n")
+    files = (f"--candidates={tmp_path}/lines.jsonl", f"--output={tmp_path}/out.jsonl")
+    assert main(["score", *FLAGS, gpt2, *files]) == 0
+    scored = [json.loads(line)["candidates"][0] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    expected = [one["log_likelihood"] / one["num_tokens"] for one in scored]
+    assert told["reply_ll"] == pytest.approx(expected)
+    assert found["hard/reply_ll"] == pytest.approx(sum(expected) / 3)
+
+
 def test_no_run_is_refused(gpt2, capsys):
     assert main(["score", *FLAGS, gpt2, "--replies_of=[]"]) == 2
     assert "name a run" in capsys.readouterr().err

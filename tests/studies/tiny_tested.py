@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from g2r_lightning.metrics import RetrievalMetrics, reply_diversity
+from g2r_lightning.studies.replies import answer_ids
 
 Rows = list[dict[str, Any]]
 WORDS = ("tea", "dog", "rain", "sea", "song", "train", "bread", "moon")
@@ -96,6 +97,20 @@ def write_seeds(root: Path, name: str, skill: float, seeds: Sequence[int], sprea
         )
         for seed in seeds
     ]  # fmt: skip
+
+
+def write_answers(folder: Path, replies: Sequence[str], scores: Sequence[float] | None = None) -> None:
+    """Leave what `predict` leaves of contexts without a human response, two a dialogue, and what `quality` does."""
+    lines = [
+        {"id": f"talks:d{n // 2}:{n % 2}", "context": [f"so {n}"], "replies": [{"text": text, "source": "original"}]}
+        for n, text in enumerate(replies)
+    ]
+    (folder / "predictions").mkdir(exist_ok=True)
+    (folder / "predictions/talks.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    if scores is not None:
+        ids = answer_ids("talks", len(replies))
+        table = pa.table({"example_id": ids, "reply": list(replies), "quality": list(scores)})
+        pq.write_table(table, folder / "examples/quality-talks.parquet")
 
 
 def judge(folder: Path, scores: Mapping[str, Sequence[float]], metric: str = "abc") -> None:

@@ -4,7 +4,9 @@ The teacher reads every test context with two candidates, the run's best reply a
 (``--replies_of=[runs/A,runs/B]``) each context once, with what any of them replied. What it tells goes into each run's
 ``results/likelihood.json``: ``<set>/reply_ll`` and ``<set>/human_ll``, natural-log likelihood a token, and where the
 scoring has a prior ``reply_mi`` and ``human_mi``, each with its 95% interval over dialogues;
-``examples/likelihood-<set>.parquet`` has those of every example, to compare runs in pairs.
+``examples/likelihood-<set>.parquet`` has those of every example, to compare runs in pairs. What a run answered to
+contexts without a human response (``predictions/<name>.jsonl``) is scored alike: ``<name>/reply_ll`` and
+``<name>/reply_mi``.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from g2r_lightning.sections import ScoringSettings
 from g2r_lightning.store import SCORE_SCHEMA, ScoreManifest, ShardWriter, describe_data, teacher_score
 from g2r_lightning.store.hashing import texts_hash
 from g2r_lightning.store.schema import shard_name
-from g2r_lightning.studies.replies import RunReplies, read_run
+from g2r_lightning.studies.replies import RunReplies, answer_ids, read_answers, read_run
 from g2r_lightning.teacher import make_prior
 from g2r_lightning.teacher.passes import score_rows
 
@@ -51,9 +53,10 @@ def score_run(cli: ExperimentCLI) -> None:
     if not runs:
         raise ConfigError("--replies_of=[]: name a run, or a list of them")
     sets = [read_run(run.folder) for run in runs]
+    answers = [_answers(run, own) for run, own in zip(runs, sets, strict=True)]
     teacher = scoring_teacher(cli.build("teacher"))
     settings = ScoringSettings(**vars(cli.config.scoring))
-    asked, rows = _asked(sets)
+    asked, rows = _asked([[*own, *answered] for own, answered in zip(sets, answers, strict=True)])
     members = [(Example(key, context, ""), list(texts)) for (key, context), texts in asked.items()]
     examples = [example for example, _ in members]
     prior = make_prior(settings.prior, examples, settings.seed)
@@ -77,10 +80,16 @@ def score_run(cli: ExperimentCLI) -> None:
     writer.finish()
     shards = [pq.read_table(folder / shard_name(index)).to_pydict() for index in range(writer.num_shards)]
     columns = {name: [value for shard in shards for value in shard[name]] for name in shards[0]}
-    for run, own, places in zip(runs, sets, rows, strict=True):
-        _write(run, own, {name: [column[place] for place in places] for name, column in columns.items()})
+    for run, own, answered, places in zip(runs, sets, answers, rows, strict=True):
+        _write(run, own, answered, {name: [column[place] for place in places] for name, column in columns.items()})
         run.update_record(likelihood_teacher={**teacher.describe(), "prior": plan.prior})
     discard_folder(folder)
+
+
+def _answers(run: RunFolder, sets: Sequence[RunReplies]) -> list[RunReplies]:
+    """Return what a run answered to contexts without a human response; its best reply stands on both sides."""
+    found = read_answers(run.folder, [TOGETHER, *(one.name for one in sets)])
+    return [RunReplies(name, answer_ids(name, len(own)), own, own) for name, own in found.items()]
 
 
 def _asked(runs: Sequence[Sequence[RunReplies]]) -> tuple[dict[tuple[str, tuple[str, ...]], dict[str, int]], Rows]:
@@ -106,35 +115,41 @@ def _asked(runs: Sequence[Sequence[RunReplies]]) -> tuple[dict[tuple[str, tuple[
     return asked, [[next(places) for one in sets for _ in 2 * one.replies] for sets in runs]
 
 
-def _write(run: RunFolder, sets: Sequence[RunReplies], columns: dict[str, list[float]]) -> None:
+def _write(
+    run: RunFolder, sets: Sequence[RunReplies], answers: Sequence[RunReplies], columns: dict[str, list[float]]
+) -> None:
     """Write a run's figures and those of its examples."""
-    found = likelihood_figures(sets, columns)
+    found = likelihood_figures(sets, columns, answers)
     with atomic_path(run.folder / "results" / "likelihood.json") as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    _write_examples(run.folder, sets, columns)
+    _write_examples(run.folder, sets, answers, columns)
     for key in (f"{TOGETHER}/{side}_ll" for side in SIDES):
         log.info("%s: %s %.3f nats a token", run.folder, key, found[key])
 
 
-def likelihood_figures(sets: Sequence[RunReplies], columns: dict[str, list[float]]) -> dict[str, float]:
+def likelihood_figures(
+    sets: Sequence[RunReplies], columns: dict[str, list[float]], answers: Sequence[RunReplies] = ()
+) -> dict[str, float]:
     """Return the flat figures of scored replies.
 
     Args:
         sets: a run's replies.
         columns: of the scores, two rows an example, in the order of the sets: its reply, then the human response.
+        answers: to contexts without a human response, whose rows follow: its reply twice.
     """
     scores = _scores(columns)
     found: dict[str, float] = {}
     start = 0
     spans = {}
-    for one in sets:
+    for one in (*sets, *answers):
         spans[one.name] = range(start, start + len(one.replies))
         start += len(one.replies)
-    dialogues = [reply.dialogue for one in sets for reply in one.replies]
-    for name, span in {**spans, TOGETHER: range(start)}.items():
+    dialogues = [reply.dialogue for one in (*sets, *answers) for reply in one.replies]
+    unanswered = {one.name for one in answers}
+    for name, span in {**spans, TOGETHER: range(sum(len(one.replies) for one in sets))}.items():
         clusters = [dialogues[place] for place in span]
         for kind, values in scores.items():
-            for offset, side in enumerate(SIDES):
+            for offset, side in enumerate(SIDES[:1] if name in unanswered else SIDES):
                 interval = cluster_bootstrap([values[2 * place + offset] for place in span], clusters)
                 found[f"{name}/{side}_{kind}"] = interval.estimate
                 if interval.clusters > 1:
@@ -152,10 +167,13 @@ def _scores(columns: dict[str, list[float]]) -> dict[str, Any]:
     return scores
 
 
-def _write_examples(folder: Path, sets: Sequence[RunReplies], columns: dict[str, list[float]]) -> None:
+def _write_examples(
+    folder: Path, sets: Sequence[RunReplies], answers: Sequence[RunReplies], columns: dict[str, list[float]]
+) -> None:
     """Write the likelihoods of every example of a run, a file a set."""
     scores, start = _scores(columns), 0
-    for one in sets:
+    for one in (*sets, *answers):
+        sides = SIDES if one in sets else SIDES[:1]
         rows = range(start, start + len(one.replies))
         table = {
             "example_id": one.example_ids,
@@ -164,7 +182,7 @@ def _write_examples(folder: Path, sets: Sequence[RunReplies], columns: dict[str,
             **{
                 f"{side}_{kind}": [float(values[2 * row + offset]) for row in rows]
                 for kind, values in scores.items()
-                for offset, side in enumerate(SIDES)
+                for offset, side in enumerate(sides)
             },
         }
         with atomic_path(folder / "examples" / f"likelihood-{one.name}.parquet") as temporary:

@@ -131,6 +131,15 @@ def read_answers(folder: str | Path, others: Collection[str] = ()) -> dict[str, 
     return found
 
 
+def answer_ids(name: str, count: int) -> list[str]:
+    """Return ids of the contexts of a file, in their order, which is also that of the sorted ids.
+
+    >>> answer_ids("hard", 2)
+    ['hard:0000000', 'hard:0000001']
+    """
+    return [f"{name}:{place:07}" for place in range(count)]
+
+
 def _of_examples(path: Path, name: str) -> RunReplies:
     columns = ["example_id", "dialogue_id", "context", "response", "reply", "reply_source"]
     try:

@@ -21,17 +21,17 @@ import pyarrow as pa
 from g2r_lightning.metrics.resampling import Estimate, Sample, holm, resampled
 from g2r_lightning.studies.comparison.contexts import ContextPair, widest_contexts
 from g2r_lightning.studies.comparison.figures import (
-    TOGETHER,
     Block,
     ReplyWords,
     blocks,
     check_results,
     statistics,
 )
-from g2r_lightning.studies.comparison.inputs import JOINED, ComparisonError, read_tested
+from g2r_lightning.studies.comparison.inputs import JOINED, TOGETHER, ComparisonError, TestedRun, read_tested
 from g2r_lightning.studies.comparison.notes import notes_on
 from g2r_lightning.studies.comparison.systems import (
     System,
+    answered_alike,
     check_comparable,
     checked,
     described,
@@ -47,7 +47,8 @@ class Question:
     """What is asked, and how it is answered.
 
     Args:
-        sets: names of the test sets; all that the runs have by default. Several are compared together too (``all``).
+        sets: names of the test sets, or of contexts without a human response that all answered; all that the runs have
+            by default. Several test sets are compared together too (``all``).
         metrics: names of the figures, ``hits_at_1_of_20``; all by default. Fewer questions are corrected less.
         pairs: ``first`` compares every other system with the first, ``all`` each with each.
         samples: how many times dialogues are drawn.
@@ -221,8 +222,10 @@ def compare_runs(
 
 def compare_systems(systems: Sequence[System], question: Question, stage: str = "test") -> Comparison:
     """Compare systems that have been read; see :func:`compare_runs`."""
-    sets = check_comparable(systems, question.sets)
-    scopes = [TOGETHER, *sets] if len(sets) > 1 else list(sets)
+    answers = answered_alike(systems)
+    asked = [name for name in answers if question.sets is None or name in question.sets]
+    sets = check_comparable(systems, question.sets and [name for name in question.sets if name not in answers])
+    scopes = [TOGETHER, *sets, *asked] if len(sets) > 1 else [*sets, *asked]
     pairs = [(0, second) for second in range(1, len(systems))]
     if question.pairs == "all":
         pairs = list(combinations(range(len(systems)), 2))
@@ -230,7 +233,9 @@ def compare_systems(systems: Sequence[System], question: Question, stage: str = 
     words, figures, found = ReplyWords(), list[Figure](), list[Difference]()
     known: set[str] = set()
     for scope in scopes:
-        tables = [[_scope(run.sets, sets if scope == TOGETHER else [scope], judged) for run in s.runs] for s in systems]
+        tables = [[_scope(run, sets if scope == TOGETHER else [scope], judged) for run in s.runs] for s in systems]
+        if scope in asked:
+            tables = _alike(tables)
         known |= {key for block in blocks(tables[0][0], lambda _: True) for key in block.keys}
         for block in blocks(tables[0][0], lambda key: question.metrics is None or key in question.metrics):
             samples = _samples(systems, tables, block, scope, question, words)
@@ -256,10 +261,20 @@ def _judged_alike(systems: Sequence[System]) -> list[str]:
     return [key for key, who in judges.items() if len(who) == 1 and None not in who]
 
 
-def _scope(sets: Mapping[str, pa.Table], names: Sequence[str], judged: Sequence[str]) -> pa.Table:
+def _scope(run: TestedRun, names: Sequence[str], judged: Sequence[str]) -> pa.Table:
     """Return the examples of some sets as one table, in the order of the sets and of the ids."""
+    if names[0] in run.answers:
+        table = run.answers[names[0]]
+        others = [key for key in JOINED if key not in judged]  # of another judge
+        return table.drop_columns(["context", "example_id", *(key for key in others if key in table.column_names)])
     columns = ["dialogue_id", "list_rank", "list_size", "full_rank", "reply", "reply_source"]
-    return pa.concat_tables([sets[name].select([*columns, *judged]) for name in names])
+    return pa.concat_tables([run.sets[name].select([*columns, *judged]) for name in names])
+
+
+def _alike(tables: Sequence[Sequence[pa.Table]]) -> list[list[pa.Table]]:
+    """Return tables with the columns that all have: a run's answers need not be judged."""
+    common = [key for key in tables[0][0].column_names if all(key in one.column_names for own in tables for one in own)]
+    return [[one.select(common) for one in own] for own in tables]
 
 
 def _samples(

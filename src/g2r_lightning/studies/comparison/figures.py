@@ -21,9 +21,8 @@ from g2r_lightning.studies.comparison.inputs import JOINED, ComparisonError, Tes
 Whole = npt.NDArray[np.int64]
 RECALL_AT = (1, 10, 100)
 GRAMS = (2, 3)
-TOGETHER = "all"
 OF_WORDS = ("distinct_", "mean_length")
-OWN_UNITS = {"mean_length": 1, "reply_ll": 2, "reply_mi": 2}
+OWN_UNITS = {"mean_length": 1, "quality": 3, "reply_ll": 2, "reply_mi": 2}
 """Figures in their own unit, with the digits that readers see; all others are shares, shown in points."""
 
 
@@ -79,10 +78,9 @@ def blocks(table: pa.Table, wanted: Callable[[str], bool]) -> list[Block]:
         wanted: tells whether a figure is.
     """
     dialogues = table["dialogue_id"].to_numpy()
-    sizes = table["list_size"].to_numpy()
     keys: dict[bytes, list[str]] = {}
     masks: dict[bytes, npt.NDArray[np.bool_]] = {}
-    for mask, names in _masks(sizes, [key for key in JOINED if key in table.column_names]):
+    for mask, names in _masks(table):
         chosen = [name for name in names if wanted(name)]
         if chosen:
             keys.setdefault(mask.tobytes(), []).extend(chosen)
@@ -121,13 +119,17 @@ def check_results(run: TestedRun, scope: str, keys: Sequence[str], found: Sequen
             )
 
 
-def _masks(sizes: Whole, judged: Sequence[str]) -> list[tuple[npt.NDArray[np.bool_], list[str]]]:
-    """Return which examples each figure is about."""
-    every = np.ones(len(sizes), bool)
+def _masks(table: pa.Table) -> list[tuple[npt.NDArray[np.bool_], list[str]]]:
+    """Return which examples each figure is about; ranks are there where contexts have a human response."""
+    every, there = np.ones(len(table), bool), table.column_names
+    replies = [*(f"distinct_{n}" for n in GRAMS), "mean_length"]
+    replies += ["generated_share"] if "reply_source" in there else []
+    replies += [key for key in JOINED if key in there]
+    if "list_size" not in there:
+        return [(every, replies)]
+    sizes = table["list_size"].to_numpy()
     lists = [(sizes == size, [f"hits_at_1_of_{size}", f"mrr_of_{size}"]) for size in np.unique(sizes).tolist()]
-    recall = [f"recall_at_{k}" for k in RECALL_AT]
-    replies = [*(f"distinct_{n}" for n in GRAMS), "mean_length", "generated_share", *judged]
-    return [*lists, (every, [*recall, *replies])]
+    return [*lists, (every, [*(f"recall_at_{k}" for k in RECALL_AT), *replies])]
 
 
 def _statistic(

@@ -8,7 +8,8 @@ something that nobody tested.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from g2r_lightning.index.folder import MANIFEST, RESPONSES, read_manifest
 from g2r_lightning.paths import resolve_path
 from g2r_lightning.runs import CONFIG, RECORD, RunFolder
 from g2r_lightning.store.hashing import file_hash
+from g2r_lightning.studies.replies import answer_ids, read_answers
 
 COLUMNS = (
     "example_id", "dialogue_id", "context", "response", "list_rank", "list_size", "full_rank", "reply", "reply_source",
@@ -34,6 +36,7 @@ JOINED = {
 }
 """Figures that a judge gives later, from ``examples/<label>-<set>.parquet``: label, and where the record names it."""
 STAGES = ("test", "validation")
+TOGETHER = "all"  # the test sets
 STAGE_MARK = "@"
 
 
@@ -54,6 +57,9 @@ class TestedRun:
         sets: name -> its examples, sorted by id; the columns are :data:`COLUMNS`, :data:`LIST_HASH` where the run has
             it, and those of :data:`JOINED` that a learned metric or a teacher gave to these very replies.
         judges: which one it was, by column.
+        answers: name -> what it answered to contexts without a human response (``predictions/NAME.jsonl``): example_id,
+            dialogue_id, context, reply, reply_source where all lines tell it, and those of :data:`JOINED` that were
+            given to these very replies.
         responses: sha256 and number of the responses that it answers from, where its index is there.
         hashes: sha256 of the files that this was read from.
         record_data: what the record says of the training data.
@@ -69,6 +75,7 @@ class TestedRun:
     responses: tuple[str, int] | None
     hashes: dict[str, str]
     record_data: dict[str, Any] | None = None
+    answers: dict[str, pa.Table] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -112,7 +119,7 @@ def read_tested(given: str | Path, stage: str = "test") -> TestedRun:
         sets = _joined(folder, stage, sets, record, column, judges)
     return TestedRun(
         folder, stage, record.get("seed"), _config(folder), results, sets, judges, _responses(folder), hashes,
-        record.get("data"),
+        record.get("data"), _answers(folder, record, [TOGETHER, *sets]) if stage == "test" else {},
     )  # fmt: skip
 
 
@@ -224,6 +231,25 @@ def _joined(
             return sets
         found[name] = table.append_column(column, scores[column].combine_chunks())
     judges[column] = str(judge.get("sha256") or json.dumps(judge, sort_keys=True))
+    return found
+
+
+def _answers(folder: Path, record: dict[str, Any], others: Sequence[str]) -> dict[str, pa.Table]:
+    """Return what a run answered to contexts without a human response, with what judged those answers."""
+    found: dict[str, pa.Table] = {}
+    for name, answered in read_answers(folder, others).items():
+        columns: dict[str, list[Any]] = {
+            "example_id": answer_ids(name, len(answered)),
+            "dialogue_id": [one.dialogue for one in answered],
+            "context": [list(one.context) for one in answered],
+            "reply": [one.replies[0] for one in answered],
+        }
+        if all(one.sources for one in answered):
+            columns["reply_source"] = [one.sources[0] for one in answered]
+        tables = {name: pa.table(columns)}
+        for column in JOINED:
+            tables = _joined(folder, "test", tables, record, column, {})
+        found |= tables
     return found
 
 

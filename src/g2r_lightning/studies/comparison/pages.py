@@ -32,6 +32,7 @@ LABELS = {
     "generated_share": "teacher's replies", "quality": "learned quality",
     "reply_ll": "teacher's LL, nats", "reply_mi": "teacher's MI, nats",
 }  # fmt: skip
+LEAST_DRAWS = 2  # twice the one that counts where no draw crossed 0
 LAST_TURNS = 3
 
 
@@ -80,6 +81,18 @@ def shown_p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def shown_corrected(one: Difference, samples: int) -> str:
+    """Return the corrected p-value; with ``≤`` where no draw crossed 0, so that more draws may find it smaller.
+
+    Args:
+        one: the difference.
+        samples: how many draws there were.
+    """
+    text = shown_p(one.p_holm)
+    at_its_least = one.estimate.p_value <= LEAST_DRAWS / (samples + 1)
+    return f"≤{text}" if at_its_least and one.p_holm < 1 and not text.startswith("<") else text
+
+
 def tables(comparison: Comparison) -> list[Table]:
     """Return a table a pair for the terminal."""
     made = []
@@ -92,7 +105,8 @@ def tables(comparison: Comparison) -> list[Table]:
             if one.scope != last and last is not None:
                 table.add_section()
             bold = "bold" if one.p_holm < SIGNIFICANT else None
-            table.add_row(one.scope if one.scope != last else "", *_cells(one), style=bold)
+            corrected = shown_corrected(one, comparison.question.samples)
+            table.add_row(one.scope if one.scope != last else "", *_cells(one), corrected, style=bold)
             last = one.scope
         made.append(table)
     return made
@@ -177,7 +191,10 @@ def page(comparison: Comparison, command: str) -> str:
             "p",
             "p (Holm)",
         ]
-        cells = [[one.scope, *_cells(one)[:-1], shown_p(one.estimate.p_value), shown_p(one.p_holm)] for one in rows]
+        cells = [
+            [one.scope, *_cells(one), shown_p(one.estimate.p_value), shown_corrected(one, comparison.question.samples)]
+            for one in rows
+        ]
         parts += [f"## {second} minus {first}", markdown(headings, cells, rule="--:")]
         differ = comparison.settings.get(f"{second} over {first}", {})
         if differ:
@@ -201,7 +218,7 @@ def context_lines(one: ContextPair) -> list[str]:
 def _cells(one: Difference) -> list[str]:
     return [
         label(one.metric), shown(one.metric, one.first_value), shown(one.metric, one.second_value),
-        shown_difference(one), shown_p(one.p_holm),
+        shown_difference(one),
     ]  # fmt: skip
 
 
@@ -221,11 +238,11 @@ def _explained(comparison: Comparison) -> str:
     question = comparison.question
     seeds = "seeds and dialogues" if any(one.seeds_known for one in comparison.differences) else "dialogues"
     return (
-        f"Shares in points of 100, length in tokens, likelihoods in nats a token. "
+        f"Shares in points of 100, length in tokens, learned quality from 0 to 1, likelihoods in nats a token. "
         f"{100 * question.level:g}% intervals of the difference by "
         f"{question.samples} paired draws of whole dialogues (seed {question.seed}), over {seeds}; an interval is of "
         f"its own difference alone. p is two-sided; p (Holm) is corrected for all {comparison.tests} tests of this "
-        "page. Dist-2 and Dist-3 through the jackknife over dialogues."
+        "page, ≤ where so many draws can say no more. Dist-2 and Dist-3 through the jackknife over dialogues."
     )
 
 

@@ -29,6 +29,7 @@ NOT_THE_SYSTEM = (
 SEEDS = ("seed_everything", "data.init_args.seed")
 CANDIDATE_SETTINGS = ("evaluation_seed", "choices")
 SEED_NUMBER = re.compile(r"(?:[-_./](?:seed|s)?[-_.=]?|)\d+$")
+ASKED = ["dialogue_id", "context"]
 SHOWN = 3
 
 
@@ -103,7 +104,7 @@ def parsed(given: str) -> tuple[str | None, list[str]]:
     name, mark, rest = given.partition(NAME_MARK)
     if not mark or "/" in name:
         name, rest = "", given
-    folders = [found for one in rest.split(SEED_MARK) if one for found in _expanded(one)]
+    folders = [found for one in _separate(rest) for found in _expanded(one)]
     if not folders:
         raise ComparisonError(f"'{given}': names no folder; say NAME=FOLDER,FOLDER")
     if len(folders) > 1 and not name:
@@ -151,6 +152,17 @@ def check_comparable(systems: Sequence[System], sets: Sequence[str] | None) -> l
     return wanted
 
 
+def answered_alike(systems: Sequence[System]) -> list[str]:
+    """Return the names of the contexts without a human response that all runs answered, the same in each."""
+    runs = [run for system in systems for run in system.runs]
+    first = runs[0]
+    return [
+        name
+        for name, table in first.answers.items()
+        if all(name in run.answers and run.answers[name].select(ASKED).equals(table.select(ASKED)) for run in runs)
+    ]
+
+
 def with_short_names(systems: Sequence[System]) -> list[System]:
     """Name systems that are called by their folders by the last part of it, where that tells them apart."""
     short = [_last_part(system.name) for system in systems]
@@ -164,11 +176,29 @@ def _last_part(name: str) -> str:
     return Path(name).name or name
 
 
+def _separate(rest: str) -> list[str]:
+    """Return the folders of a list; a comma within a name, as ``sweep`` gives them to its runs, separates nothing."""
+    pieces, found = rest.split(SEED_MARK), list[str]()
+    while pieces:
+        for count in range(len(pieces), 0, -1):  # the longest that is there
+            one = SEED_MARK.join(pieces[:count])
+            if count == 1 or any(Path(path).is_dir() for path in glob.iglob(_pattern(one))):  # noqa: PTH207
+                break
+        found += [one] if one else []
+        pieces = pieces[count:]
+    return found
+
+
+def _pattern(folder: str) -> str:
+    """Return what matches a folder, or those that ``*`` in its name stands for."""
+    return "*".join(map(glob.escape, str(resolve_path(folder)).split("*")))
+
+
 def _expanded(folder: str) -> list[str]:
     """Return the folders that a pattern names, in order; a folder without ``*`` itself, there or not."""
     if "*" not in folder:
         return [folder]
-    found = [path for path in sorted(glob.glob(str(resolve_path(folder)))) if Path(path).is_dir()]  # noqa: PTH207
+    found = [path for path in sorted(glob.glob(_pattern(folder))) if Path(path).is_dir()]  # noqa: PTH207
     if not found:
         raise ComparisonError(f"{folder}: no folder is called so")
     return found

@@ -16,7 +16,7 @@ import torch
 from g2r_lightning.dialogue.text import half_character
 from g2r_lightning.metrics import Interval, cluster_bootstrap, paired_bootstrap, reply_diversity
 from g2r_lightning.paths import atomic_path
-from g2r_lightning.studies.replies import Answered, RunReplies
+from g2r_lightning.studies.replies import Answered, RunReplies, answer_ids
 from g2r_lightning.studies.unreferenced.module import UnreferencedModule
 
 Scores = npt.NDArray[np.float64]
@@ -153,6 +153,14 @@ def write_run(
         first_replies = [one.replies[0] for one in answered]
         own_figures = summary_of(answered, scores) | reply_diversity(first_replies)
         found |= {f"{name}/{key}": value for key, value in own_figures.items()}
+        table = {
+            "example_id": answer_ids(name, len(answered)),
+            "dialogue_id": [one.dialogue for one in answered],
+            "reply": first_replies,
+            "quality": [float(each[0]) for each in scores],
+        }
+        with atomic_path(folder / "examples" / f"{label}-{name}.parquet") as temporary:
+            pq.write_table(pa.table(table), temporary)
     with atomic_path(folder / "results" / f"{label}.json") as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
