@@ -16,13 +16,14 @@ help:
 	@echo "make sample       choose the sample's dialogues again and make its teacher and candidate store (about 1 hour)"
 	@echo "make bench        time every job beside its peers (40 minutes on two idle cores; SMALL=1: two; FULL=1: hours)"
 	@echo "make study-small  the study on two CPU cores, G2R_DATA=folder of the data sets (hours; goes on where it stopped)"
-	@echo "make study-small-factors  alpha, T, m, response set, negatives at the small study's size (two hours and more)"
+	@echo "make study-small-factors  alpha, T, m, response set, negatives at the small study's size (three hours)"
 	@echo "make study-check  the student held against its known figures (hours; goes on where it stopped)"
-	@echo "make study        the whole study on a GPU"
+	@echo "make study        the whole study on a GPU, the student's check first"
 	@echo "make fuzz         100,000 broken lines for every reader, into docs/results/fuzz.md"
 	@echo "make fuzz-guided  the same readers by coverage, with Atheris, into docs/results/fuzz_guided.md"
 	@echo "make long-run     a million responses, 20,000 contexts, 50 epochs: nothing may grow (docs/results/long_run.md)"
 	@echo "make test-min     the tests with the oldest versions that setup.cfg allows"
+	@echo "make test-browser the chat page and the page for raters in the system's chromium (apt-get install chromium)"
 	@echo "make faults       break every command FAULTS=500 times and see that nothing is lost or wrong (half an hour)"
 	@echo "make audit        known vulnerabilities of the installed packages (asks the package index)"
 	@echo "make format       format the code"
@@ -67,7 +68,7 @@ unit: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=2 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -m slow $(PYTEST_FLAGS)
 
-# The chat page in the system's headless chromium (apt-get install chromium).
+# The chat page and the page for raters in the system's headless chromium (apt-get install chromium).
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.40'
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -m browser $(PYTEST_FLAGS)
@@ -130,10 +131,10 @@ study-small-factors: $(VENV)/.installed-dev
 
 # The student held against its known figures, before any comparison: hours on two CPU cores.
 study-check: $(VENV)/.installed-dev
-	$(PLAN) experiments/study/check.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES)) $(STUDY_FLAGS)
+	$(PLAN) experiments/study/check.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES))
 	$(BIN)/python benchmarks/student_check.py
 
-study: $(VENV)/.installed-dev
+study: study-check
 	$(PLAN) experiments/study/full.plan.yaml $(if $(MINUTES),--minutes=$(MINUTES)) $(STUDY_FLAGS)
 
 # The records of a tiny study that notebooks and tables are tested on (three minutes).

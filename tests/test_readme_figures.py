@@ -6,8 +6,11 @@ import csv
 import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import binomtest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -54,6 +57,7 @@ def test_every_figure_is_a_result() -> None:
         faster("reference_step", reference_step.LOOP, reference_step.BFLOAT16, reference_step.FLOAT32),
         faster("encoding", encoding.SBERT, encoding.BFLOAT16, encoding.OPENVINO),
         evaluated(),
+        faster("evaluation", evaluation.FAISS_BATCHED, evaluation.WHOLE),
         generated(),
         scored("blenderbot_small"),
         scored("gpt2"),
@@ -97,6 +101,7 @@ def test_the_study_s_table_is_the_report_s() -> None:
 
 
 def test_the_sentences_on_the_study_are_its_figures() -> None:
+    records = ROOT / "docs/results/study_small/records"
     with (ROOT / "docs/results/study_small/setting-1/main-all.csv").open(encoding="utf-8") as file:
         rows = {row["system"]: {k: float(v) for k, v in row.items() if v[:1] in "-0123456789" and v} for row in
                 csv.DictReader(file)}  # fmt: skip
@@ -109,12 +114,33 @@ def test_the_sentences_on_the_study_are_its_figures() -> None:
     assert f"Dist-3 {plain[dist]:.1%} to {d[dist]:.1%}" in told
     assert f"{plain[reply]:.2f} nats a token to {d[reply]:.2f} with D, {ll[reply]:.2f} with DM-LL" in told
     assert ", ".join(f"{one[quality]:.3f}" for one in (plain, d, ll, mi)) in told
-    assert f"people ({rows['human responses'][quality]:.3f})" in told
+    assert f"the people who really answered ({rows['human responses'][quality]:.3f})" in told
     assert f"the teacher's own replies have {rows['teacher'][quality]:.3f}" in told
-    record = ROOT / "docs/results/study_small/records/bi-d-1/results/quality.json"
-    judged = json.loads(record.read_text(encoding="utf-8"))
-    shares = [judged[f"bst_test_dialogues_200/quality_{source}"] for source in ("generated", "original")]
-    assert "the teacher's have {:.3f}, people's {:.3f}".format(*shares) in told
+    names = [f"bi-{name}-1" for name in ("baseline", "d", "dm_ll", "dm_mi")]
+    judged, found = ([result(records / name, label) for name in names] for label in ("quality", "likelihood"))
+    of_200 = [one["bst_test_dialogues_200/quality"] for one in judged]
+    assert f"On the 200 contexts it says {', '.join(f'{one:.3f}' for one in of_200)}, and" in told
+    key = "bst_test_dialogues_200/quality"
+    assert all(one[f"{key}_low"] <= after[key] <= one[f"{key}_high"] for one, after in pairwise(judged))
+    mutual = [f"{one['all/reply_mi']:.3f}" for one in found]
+    others = result(records / "teacher", "likelihood")["all/reply_mi"], found[0]["all/human_mi"]
+    assert "By its mutual information it is {}; its own replies have {:.3f}, people's responses {:.3f}".format(
+        ", ".join(mutual), *others
+    ) in told  # fmt: skip
+    assert f"{result(records / names[1], 'test')['all/generated_share']:.1%} of D's replies are the teacher's" in told
+    shares = [
+        "{:.3f} [{:.3f}, {:.3f}]".format(*(judged[1][f"{key}{end}"] for end in ("", "_low", "_high")))
+        for key in (f"bst_test_dialogues_200/quality_{source}" for source in ("generated", "original"))
+    ]
+    assert (
+        f"those that the teacher wrote have {shares[0]}, those that people wrote, to other contexts, {shares[1]}"
+        in told
+    )
+    alone = json.loads((records / "teacher/results/quality.json").read_text())["bst_test_dialogues_200/quality"]
+    assert f"what the teacher itself says to these 200 has {alone:.3f}" in told
+    metric = json.loads((records / "metric/results/validation.json").read_text())
+    assert f"tells {metric['all/accuracy']:.1%} of human and spoilt responses apart" in told
+    assert f"with an AUC of {metric['all/auc_random_utterance']:.1%}" in told
     for encoder, words in (("bi", "DM-LL gains {} points over the baseline {}"), ("poly", "on the poly-encoder {} {}")):
         page = (ROOT / f"docs/results/study_small/compare-{encoder}/comparison.md").read_text(encoding="utf-8")
         own = page.split("## DM-LL minus baseline")[1].split("\n## ")[0]
@@ -122,13 +148,30 @@ def test_the_sentences_on_the_study_are_its_figures() -> None:
         gain, low, high = re.findall(r"\d+\.\d", difference)
         assert words.format(gain, f"[{low}, {high}]") in told
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"costs the student {100 * (plain[hits] - d[hits]):.1f} points of hits@1/20" in readme
+    with (ROOT / "docs/results/study_small/compare-bi/differences.csv").open(encoding="utf-8") as file:
+        asked = {"first": "baseline", "second": "D", "scope": "all", "metric": hits}
+        (lost,) = (row for row in csv.DictReader(file) if asked.items() <= row.items())
+    loss, low, high = (f"{-100 * float(lost[end]):.1f}" for end in ("difference", "high", "low"))
+    assert f"costs the student {loss} points [{low}, {high}] of hits@1/20" in readme
     teacher = json.loads((ROOT / "docs/results/study_small/records/teacher/results/test.json").read_text())
     assert f"mutual information ({teacher['all/mrr_of_20_mi']:.1%})" in told
     by_ll, by_mi = (100 * teacher[f"all/hits_at_1_of_20_{kind}"] for kind in ("ll", "mi"))
-    assert f"{by_ll:.1f}% of {teacher['all/ranked_examples']:.0f} test contexts by likelihood" in told
-    assert f"in {by_mi:.1f}% by mutual information" in told
+    count = round(teacher["all/ranked_examples"])
+    assert f"{by_ll:.1f}% {wilson(by_ll, count)} of {count} test contexts by likelihood" in told
+    assert f"in {by_mi:.1f}% {wilson(by_mi, count)} by mutual information" in told
     assert f"perplexity is {teacher['all/perplexity']:.1f} a token" in told
+
+
+def result(folder: Path, label: str) -> dict[str, float]:
+    """Return the figures that a kept record holds."""
+    found: dict[str, float] = json.loads((folder / f"results/{label}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def wilson(percent: float, count: int) -> str:
+    """Return Wilson's 95% interval of a share, as the page shows it."""
+    interval = binomtest(round(percent * count / 100), count).proportion_ci(method="wilson")
+    return f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def factors(table: str, *keys: str) -> dict[tuple[str, ...], dict[str, float]]:

@@ -115,6 +115,9 @@ def test_a_factor_is_varied_and_the_others_stand_at_the_base(runs):
     both = {"encoder": "bi-encoder", "method": "DM-LL"}
     assert [hits("alpha_temperature", **both, alpha=a, T="1") for a in ("0.5", "0.9")] == [0.5, 0.9]
     assert hits("alpha_temperature", **both, alpha="0.1", T="4") == 0.41
+    assert hits("alpha_temperature", encoder="bi-encoder", method="D", alpha="0", T="any") == pytest.approx(0.58)
+    start = row(tables["alpha_temperature"], encoder="bi-encoder", method="baseline", alpha="0")  # of M without D
+    assert start.cells["hits_at_1_of_20"].value == pytest.approx(0.53)
     assert hits("generated", **both, m="2") == 0.42
     assert hits("generated", encoder="bi-encoder", method="baseline", m="0") == pytest.approx(0.53)
     d = {"encoder": "bi-encoder", "method": "D"}
@@ -198,7 +201,7 @@ def test_replies_to_contexts_without_a_human_response_have_a_table(tmp_path):
     made = report(tmp_path / "runs")
     assert [key for key in made.tables if key.startswith("answers")] == ["answers-hard"]
     table = made.tables["answers-hard"]
-    assert [one.key for one in table.measures] == ["quality", "distinct_2", "distinct_3", "mean_length"]
+    assert [one.key for one in table.measures] == ["quality", "distinct_2", "distinct_3", "mean_length", "reply_ll"]
     plain = row(table, system="bi-encoder").cells
     assert (plain["quality"].value, plain["quality"].low, plain["mean_length"].value) == (0.4, 0.3, 8.0)
     assert row(table, system="bi-encoder + D").cells["quality"].runs == ("r1",)
@@ -229,6 +232,52 @@ def test_quality_and_latency_of_other_judges_and_machines_are_left_out_by_name(t
     ]  # fmt: skip
     assert row(times, system="bi-encoder + D").cells["mean_ms"].runs == ("r1",)
     assert not row(times, system="bi-encoder + DM-LL").cells
+    beam = row(times, system="teacher big beam").cells["mean_ms"]
+    assert (beam.runs, beam.spread) == (("r0",), "")  # timed beside each student: no seeds of it
+
+
+def test_what_a_student_knew_before_its_training_has_a_row(tmp_path):
+    write_run(tmp_path / "runs/x", config_of(), figures(0.6), untrained=figures(0.4) | {"all/quality": 1.0})
+    write_run(tmp_path / "runs/d", config_of("d"), figures(0.5), untrained=figures(0.4))
+    table = report(tmp_path / "runs").tables["main-all"]
+    assert [one.labels["system"] for one in table.rows] == ["bi-encoder, untrained", "bi-encoder", "bi-encoder + D"]
+    cells = row(table, system="bi-encoder, untrained").cells
+    assert cells["hits_at_1_of_20"].value == 0.4
+    assert set(cells) <= {"hits_at_1_of_20", "mrr_of_20", "recall_at_10", "distinct_2", "distinct_3", "mean_length"}
+
+
+def test_the_learned_metric_is_reported_with_its_accuracy(tmp_path):
+    write_run(tmp_path / "runs/x", config_of())
+    config = config_of()
+    config["model"] = {"class_path": "g2r_lightning.studies.unreferenced.UnreferencedModule", "init_args": {}}
+    told = {"all/accuracy": 0.75, "all/auc": 0.8, "all/auc_word_order": 0.9, "one/accuracy": 0.1}
+    write_run(tmp_path / "runs/judge", config, {"all/accuracy": 0.7}, validation=told)
+    table = report(tmp_path / "runs").tables["metric"]
+    assert [one.labels for one in table.rows] == [
+        {"metric": "judge", "on": "validation"}, {"metric": "judge", "on": "test"},
+    ]  # fmt: skip
+    assert {key: cell.value for key, cell in table.rows[0].cells.items()} == {
+        "accuracy": 0.75, "auc": 0.8, "auc_word_order": 0.9,
+    }  # fmt: skip
+    assert "| judge | validation (a) | 75.0 |" in as_markdown(report(tmp_path / "runs"))
+
+
+def test_what_was_judged_before_the_last_test_is_left_out_by_name(tmp_path):
+    judged = {"all/quality": 0.5, "all/human_quality": 0.8, "one/quality": 0.5}
+    for name, method in (("old", "d"), ("new", "baseline")):
+        folder = write_run(tmp_path / "runs" / name, config_of(method), None, quality=judged)
+        write_examples(folder, "one", [(1, 3), (2, 30)])
+        shutil.copy(folder / "examples/test-one.parquet", folder / "examples/quality-one.parquet")
+    write_examples(tmp_path / "runs/old", "one", [(1, 3), (2, 30), (1, 2)])  # tested again, on other contexts
+    made = report(tmp_path / "runs")
+    table = made.tables["main-all"]
+    assert row(table, system="bi-encoder").cells["quality"].value == 0.5
+    assert "quality" not in row(table, system="bi-encoder + D").cells
+    (left,) = made.skipped
+    assert left.name == "old"
+    assert "results/quality.json is of other replies than the test" in left.reason
+    assert "--quality.run" in as_markdown(made)
+    assert "quality" not in next(one for one in made.runs if one.name == "old").results  # nor do kept records have it
 
 
 def test_teachers_rank_the_same_lists(tmp_path):
@@ -240,6 +289,7 @@ def test_teachers_rank_the_same_lists(tmp_path):
         "all/mrr_of_20_ll": 0.2,
         "all/hits_at_1_of_20_mi": 0.3,
         "all/perplexity": 50.0,
+        "all/ranked_examples": 1200.0,
     }
     write_run(tmp_path / "runs/big", config, told)
     write_run(tmp_path / "runs/small", config, told, {"data": {"evaluation_dialogues": {"test/other": 2}}})
@@ -247,6 +297,7 @@ def test_teachers_rank_the_same_lists(tmp_path):
     table = made.tables["main-all"]
     assert row(table, system="teacher big, by LL").cells["mrr_of_20"].value == 0.2
     assert row(table, system="teacher big, by MI").cells["hits_at_1_of_20"].runs == ("big",)
+    assert "ranked only some of the examples: big 1,200" in table.note
     assert made.sections[0].apart == ["small: a teacher that was tested on other sets than setting 1"]
     assert made.counts == {"student": 1, "teacher": 2, "metric": 0}
     assert not [one for one in table.rows if one.labels["system"] == "teacher big"]
@@ -374,7 +425,7 @@ def test_files(runs, tmp_path, capsys):
     assert main(["report", f"--runs=[{runs}]", f"--output={out}", "--sets=[all, one]"]) == 0
     assert "bi-encoder + DM-MI" in capsys.readouterr().out
     page = (out / "report.md").read_text()
-    assert "| bi-encoder + D | 58.0 ± 12.7 (b) |" in page
+    assert "| bi-encoder + D (b) | 58.0 ± 12.7 |" in page
     assert "- (b): r03, r04" in page
     with (out / "setting-1/main-all.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -406,5 +457,5 @@ def test_an_empty_table_says_so(tmp_path):
     made = report(tmp_path / "runs")
     page = as_markdown(made)
     assert page.count("No run fills a row of this table.") == 3  # alpha and T, response set, latency
-    assert as_csv(made.tables["latency"]).splitlines()[0].startswith("mean_ms,mean_ms_low")
+    assert as_csv(made.tables["latency"]).splitlines()[0].startswith("calls,calls_low")
     assert as_latex(made.tables["latency"]).count("\n") == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from contextlib import redirect_stdout
 from typing import Any
@@ -13,8 +14,11 @@ from tiny_study_run import ROOT, STORED
 from g2r_lightning.errors import DataError
 from g2r_lightning.studies import plots
 from g2r_lightning.studies.report import reading
+from g2r_lightning.studies.report.cells import Cell
 from g2r_lightning.studies.report.making import make_report
+from g2r_lightning.studies.report.measures import HITS, LATENCY
 from g2r_lightning.studies.report.published import beside, read_published
+from g2r_lightning.studies.report.tables import ANY, Row, Table
 from tiny_experiment import run
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -73,7 +77,7 @@ def test_02_main_results():
     assert "trainer.max_epochs" not in seen.printed
     assert len(seen.displayed) == 5  # all sets together, and each of four
     for system in ("teacher, by LL", *SYSTEMS):
-        assert f"| {system} |" in seen.displayed[0]
+        assert re.search(rf"\n\| {re.escape(system)}( \([a-z]\))? \|", seen.displayed[0])
     assert "bi-baseline-1, bi-baseline-2" in seen.displayed[0]
     assert "0.8686" not in seen.printed
     assert "86.9  ParlAI model zoo" in seen.printed
@@ -95,7 +99,7 @@ def test_03_ablations():
 
 def test_04_latency():
     seen = Executed("04_latency")
-    assert "| teacher greedy |" in seen.displayed[0]
+    assert "| teacher greedy (" in seen.displayed[0]
     assert "3 of bst_test_dialogues_200.json" in seen.printed
     assert labelled(seen.axes)
     assert [axis.get_xscale() for axis in seen.axes] == ["log"] * 3
@@ -166,6 +170,26 @@ def test_the_plane_keeps_distances_of_what_lies_in_a_plane():
     assert np.linalg.norm(mapped[3] - mapped[20]) == pytest.approx(np.linalg.norm(flat[3] - flat[20]))
 
 
+def test_a_line_over_alpha_begins_where_nothing_is_transferred():
+    from matplotlib.figure import Figure
+
+    def row(method: str, alpha: str, temperature: str, value: float) -> Row:
+        cell = Cell(value, None, None, "", ("x",))
+        return Row({"encoder": "bi", "method": method, "alpha": alpha, "T": temperature}, {HITS.key: cell})
+
+    rows = [
+        row("baseline", "0", ANY, 0.6), row("D", "0", ANY, 0.5), row("M-LL", "0.1", "1", 0.7),
+        row("DM-LL", "0.1", "1", 0.4), row("DM-LL", "0.5", "1", 0.3),
+    ]  # fmt: skip
+    axis = Figure().subplots()
+    plots.lines(axis, Table("t", "t", "", (HITS,), rows), HITS.key, "alpha", ["encoder", "method", "T"])
+    drawn = {one.get_label(): one.lines[0].get_xydata().tolist() for one in axis.containers}
+    assert {name: [[round(number, 9) for number in point] for point in points] for name, points in drawn.items()} == {
+        "bi, M-LL, T 1": [[0, 60], [0.1, 70]],
+        "bi, DM-LL, T 1": [[0, 50], [0.1, 40], [0.5, 30]],
+    }
+
+
 def test_plots_show_figures_and_intervals_of_cells():
     from matplotlib.figure import Figure
 
@@ -179,5 +203,38 @@ def test_plots_show_figures_and_intervals_of_cells():
     (ends,) = axis.containers[two].lines[2]
     cell = rows[two].cells["hits_at_1_of_20"]
     assert ends.get_segments()[0][:, 0].tolist() == pytest.approx([100 * cell.low, 100 * cell.high])
-    assert len({container.lines[0].get_color() for container in axis.containers[:8]}) == 8
-    assert len({container.lines[0].get_marker() for container in axis.containers[:8]}) == 8
+    styles = [(one.lines[0].get_color(), one.lines[0].get_marker()) for one in axis.containers]
+    assert len(set(styles)) == len(rows) > 8
+    other = Figure().subplots()
+    plots.dots(other, table, "recall_at_10")  # which the teacher has not: the students look as they did
+    assert [(one.lines[0].get_color(), one.lines[0].get_marker()) for one in other.containers] == styles[-8:]
+
+
+def test_what_has_no_figure_on_the_other_axis_is_a_line():
+    from matplotlib.figure import Figure
+
+    cells = [{"latency_ms": 300.0}, {"latency_ms": 10.0, HITS.key: 0.5}, {HITS.key: 0.7}]
+    rows = [
+        Row({"system": str(place)}, {key: Cell(value, None, None, "", ("x",)) for key, value in found.items()})
+        for place, found in enumerate(cells)
+    ]
+    axis = Figure().subplots()
+    plots.trade_off(axis, Table("t", "t", "", (HITS, LATENCY), rows), "latency_ms", HITS.key)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["0", "1"]
+    assert axis.lines[0].get_xdata()[0] == 300
+    assert axis.containers[0].lines[0].get_xydata().tolist() == [[10, 50]]
+
+
+def test_intervals_of_several_series_lie_beside_each_other():
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    series = {"a": {"x": (5.0, 4.0, 7.0), "y": (6.0, float("nan"), float("nan"))}, "b": {"y": (8.0, 7.5, 8.5)}}
+    plots.intervals(axis, series, "points")
+    first, second = (one.lines[0].get_xydata().tolist() for one in axis.containers)
+    assert [round(at) for _, at in first] == [0, 1]
+    assert first[1][1] < second[0][1]
+    assert second[0][0] == 8
+    assert axis.containers[0].lines[2][0].get_segments()[0][:, 0].tolist() == [4, 7]
+    assert [one.get_text() for one in axis.get_yticklabels()] == ["x", "y"]
+    assert axis.get_xlabel() == "points"

@@ -64,6 +64,7 @@ def run_tiny_study(more: dict[str, str]) -> None:
         "fit_teacher": " ".join([*TEACHER, *TRAINER, "--trainer.limit_train_batches=2"]),
         "fit_metric": " ".join([*ENCODER, *TRAINER, "--alias.train_share=1.0", "--model.projection=8"]),
         "contexts": "3",
+        "samples": "1000",
         "results": "results",
     }
     for step in read_plan(Path("experiments/study/small.plan.yaml"), flags).steps:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.studies.report.measures import TOGETHER
+from g2r_lightning.studies.report.measures import OF_UNTRAINED, TOGETHER
 from g2r_lightning.studies.report.others import (
     answer_rows,
     file_rows,
     human_row,
     latency_table,
+    metric_table,
     teacher_rows,
     unmatched,
 )
@@ -29,6 +30,7 @@ from g2r_lightning.studies.report.tables import (
     base_of,
     main_rows,
     main_table,
+    untrained_rows,
     varied,
 )
 
@@ -102,6 +104,9 @@ def make_report(
     counts = {kind: sum(run.kind == kind for run in runs) for kind in ("student", "teacher", "metric")}
     teachers = [run for run in runs if run.kind == "teacher"]
     sections = [_section(one, teachers, sets, base or {}, replies or {}) for one in settings]
+    metrics = metric_table([run for run in runs if run.kind == "metric"])
+    if metrics.rows:
+        sections[0].tables.append(metrics)
     return Report([str(root) for root in roots], sections, counts, skipped, runs)
 
 
@@ -152,9 +157,13 @@ def _main(
     """Return the main table of one test set: people, teachers, students."""
     table = main_table(dataset)
     rows = teacher_rows(filler, setting, teachers, dataset)
+    ranked = {run.name: int(run.test.get(f"{dataset}/ranked_examples", 0)) for run in teachers}
+    if told := ", ".join(f"{name} {count:,}" for name, count in ranked.items() if count):
+        table.note += f" A teacher ranked only some of the examples: {told}."
     for name, (labels, found) in file_rows(setting, replies, dataset).items():
         rows[name] = (rows[name][0], {**rows[name][1], **found}) if name in rows else (labels, found)
     people = human_row(setting, dataset)
     first = [*([people] if people else []), *rows.values()]
-    filler.fill(table, [*first, *filler.figures(table.measures, main_rows(setting, base), dataset)])
+    untrained = filler.figures(OF_UNTRAINED, untrained_rows(setting, base), dataset)
+    filler.fill(table, [*first, *untrained, *filler.figures(table.measures, main_rows(setting, base), dataset)])
     return table

@@ -69,7 +69,7 @@ def _stored(key: str, stage: str = "test", condition: Callable[[StoredRun], str]
             return None
         low, high = found.get(f"{dataset}/{key}_low"), found.get(f"{dataset}/{key}_high")
         if low is None:
-            low, high = bootstrapped(run.folder, dataset, key, round(float(value), 4))
+            low, high = bootstrapped(run.folder, dataset, key, round(float(value), 4), stage)
         return Figure(float(value), low, high, run.name, condition(run))
 
     return of
@@ -141,12 +141,31 @@ LIKELIHOOD = Measure(
 )
 LATENCY = Measure("latency_ms", "latency (ms)", 1, 1, latency)
 SPEED_UP = Measure("speed_up", "times faster than the teacher", 1, 1, speed_up)
-OF_ANSWERS = tuple(replace(one, of=_stored(one.key, "quality", _judge)) for one in (QUALITY, DIST_2, DIST_3, LENGTH))
-"""Of contexts without a human response: ``quality`` writes them all."""
+OF_ANSWERS = (
+    *(replace(one, of=_stored(one.key, "quality", _judge)) for one in (QUALITY, DIST_2, DIST_3, LENGTH)),
+    LIKELIHOOD,
+)
+"""Of contexts without a human response: ``quality`` writes them, and the teacher who scores the replies the last."""
 OF_TEXTS = (DIST_2, DIST_3, LENGTH, QUALITY, LIKELIHOOD)
 """What can be said of replies whoever gave them."""
 OF_REPLIES = (HITS, MRR, RECALL, *OF_TEXTS)
 ALL = (*OF_REPLIES, LATENCY, SPEED_UP)
+OF_UNTRAINED = tuple(
+    replace(one, of=_stored(one.key, "untrained")) for one in (HITS, MRR, RECALL, DIST_2, DIST_3, LENGTH)
+)
+"""Of a student before its training (``run.test_untrained``, or ``test --ckpt_path=none``)."""
+OF_METRICS = {
+    stage: (
+        Measure("accuracy", "accuracy (%)", 100, 1, _stored("accuracy", stage)),
+        Measure("auc", "AUC (%)", 100, 1, _stored("auc", stage)),
+        *(
+            Measure(f"auc_{kind}", f"AUC, {kind.replace('_', ' ')} (%)", 100, 1, _stored(f"auc_{kind}", stage))
+            for kind in ("random_utterance", "word_order", "word_drop", "word_repeat")
+        ),
+    )
+    for stage in ("validation", "test")
+}
+"""Of a learned metric itself."""
 BY_RANK: dict[str, tuple[str, Callable[[int], float]]] = {
     HITS.key: ("list_rank", lambda rank: float(rank == 1)),
     MRR.key: ("list_rank", lambda rank: 1 / rank),
@@ -174,7 +193,9 @@ def human_judged(run: StoredRun, dataset: str) -> dict[str, Figure]:
 
 
 @lru_cache(maxsize=4096)
-def bootstrapped(folder: Path, dataset: str, key: str, value: float) -> tuple[float | None, float | None]:
+def bootstrapped(
+    folder: Path, dataset: str, key: str, value: float, stage: str = "test"
+) -> tuple[float | None, float | None]:
     """Return the 95% interval over dialogues of a figure that is a mean over examples; ``None`` twice for others.
 
     Args:
@@ -182,11 +203,12 @@ def bootstrapped(folder: Path, dataset: str, key: str, value: float) -> tuple[fl
         dataset: name of the test set, or ``all``.
         key: of the figure.
         value: the figure to four digits; examples with another mean are not those that it was made of.
+        stage: of the examples.
     """
     if key not in BY_RANK:
         return None, None
     column, value_of = BY_RANK[key]
-    rows = _columns(folder, dataset, (column, "dialogue_id", "list_size"))
+    rows = _columns(folder, dataset, (column, "dialogue_id", "list_size"), stage)
     rows = [row for row in rows if column == "full_rank" or row[2] == CHOICES]
     if len({dialogue for _, dialogue, _ in rows}) < 2:
         return None, None
@@ -195,10 +217,10 @@ def bootstrapped(folder: Path, dataset: str, key: str, value: float) -> tuple[fl
     return (interval.low, interval.high) if abs(interval.estimate - value) < SAME else (None, None)
 
 
-def _columns(folder: Path, dataset: str, names: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    """Return columns of a run's test examples, row by row; empty where the run kept none of all its sets."""
+def _columns(folder: Path, dataset: str, names: tuple[str, ...], stage: str = "test") -> list[tuple[Any, ...]]:
+    """Return columns of a run's examples, row by row; empty where the run kept none of all its sets."""
     rows: list[tuple[Any, ...]] = []
-    files = RunFolder(folder).example_files()
+    files = RunFolder(folder).example_files(stage)
     for path in files.values() if dataset == TOGETHER else filter(None, [files.get(dataset)]):
         try:
             table = pq.read_table(path, columns=list(names))

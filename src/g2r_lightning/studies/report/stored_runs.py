@@ -8,15 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from g2r_lightning.errors import ConfigError
 from g2r_lightning.paths import resolve_path
-from g2r_lightning.runs import CONFIG, RECORD
+from g2r_lightning.runs import CONFIG, RECORD, RunFolder
+from g2r_lightning.studies.replies import read_answers
 
 KINDS = {"RetrievalStudent": "student", "TeacherModule": "teacher", "UnreferencedModule": "metric"}
+SAME = ["example_id", "reply"]
 INSIDE = ("checkpoints", "index", "results", "examples", "teacher", "predictions")
 """Folders of a run, in which no other run lies."""
+JUDGES = {
+    "quality": "judge it again by `quality -c <metric>/config.yaml --quality.run=<run>`",
+    "likelihood": "judge it again by `score -c <teacher's experiment> --replies_of=<run>`",
+}
+"""Results that are told of a run's replies after its test, and what tells them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class StoredRun:
         config: the composed configuration.
         record: ``record.json``.
         results: file name without its end -> flat figures, of ``results/*.json``.
+        outdated: those of :data:`JUDGES` that judged other replies than the test is of; they are not in ``results``.
     """
 
     name: str
@@ -38,6 +48,7 @@ class StoredRun:
     config: dict[str, Any]
     record: dict[str, Any]
     results: dict[str, dict[str, Any]]
+    outdated: tuple[str, ...] = ()
 
     @property
     def test(self) -> dict[str, Any]:
@@ -111,6 +122,10 @@ def find_runs(roots: Sequence[str | Path]) -> tuple[list[StoredRun], list[Skippe
         )
     runs = [one for one in found.values() if isinstance(one, StoredRun)]
     skipped = [one for one in found.values() if isinstance(one, Skipped)]
+    for run in runs:
+        for label in run.outdated:
+            told = f"results/{label}.json is of other replies than the test, and is left out; {JUDGES[label]}"
+            skipped.append(Skipped(run.name, told))
     return sorted(runs, key=lambda one: one.name), sorted(skipped, key=lambda one: one.name)
 
 
@@ -140,10 +155,35 @@ def _read(folder: Path, name: str) -> StoredRun | Skipped:
     model = class_name(config.get("model"))
     if model not in KINDS:
         return Skipped(name, f"its model {model} is none that a table is about")
-    run = StoredRun(name, folder, KINDS[model], config, record, results)
+    outdated = tuple(label for label in JUDGES if label in results and not _of_the_test(folder, label))
+    results = {label: found for label, found in results.items() if label not in outdated}
+    run = StoredRun(name, folder, KINDS[model], config, record, results, outdated)
     if run.kind != "metric" and not run.test:
         return Skipped(name, "was not tested: no results/test.json; run `test -c <run>/config.yaml`")
     return run
+
+
+def _of_the_test(folder: Path, label: str) -> bool:
+    """Whether what was judged is what was tested or answered, as far as single replies were kept: both are done again.
+
+    What is damaged tells nothing, as what is not there.
+    """
+    run = RunFolder(folder)
+    tested, judged = run.example_files(), run.example_files(label)
+    answers = read_answers(folder, tested) if judged.keys() - tested.keys() else {}
+    try:
+        replies = {name: pq.read_table(path, columns=SAME).sort_by("example_id") for name, path in judged.items()}
+        return all(
+            replies[name] == pq.read_table(path, columns=SAME).sort_by("example_id")
+            for name, path in tested.items()
+            if name in replies
+        ) and all(
+            replies[name]["reply"].to_pylist() == [one.replies[0] for one in answered]
+            for name, answered in answers.items()
+            if name in replies
+        )
+    except (pa.ArrowException, OSError, KeyError):
+        return True
 
 
 def _config(path: Path) -> dict[str, Any]:

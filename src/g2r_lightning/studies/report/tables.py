@@ -18,6 +18,7 @@ from g2r_lightning.studies.report.systems import ORIGINAL, System
 
 REFERENCE = {"alpha": 0.1, "temperature": 1.0}
 Groups = Sequence[tuple[dict[str, str], Sequence[StudentRun]]]
+ANY = "any"  # temperature, where nothing is divided by it
 METHODS = ("baseline", "D", "M-LL", "M-MI", "DM-LL", "DM-MI")
 
 
@@ -220,6 +221,16 @@ def main_rows(setting: Setting, base: Base) -> list[tuple[dict[str, str], list[S
     ]
 
 
+def untrained_rows(setting: Setting, base: Base) -> list[tuple[dict[str, str], list[StudentRun]]]:
+    """Return the rows of the students before training: of each encoder the baselines that were tested so, too."""
+    tested = [
+        one
+        for one in setting.runs
+        if one.system.method == "baseline" and base.holds(one.system) and "untrained" in one.run.results
+    ]
+    return [({"system": f"{system.encoder}, untrained"}, runs) for system, runs in grouped(tested)]
+
+
 def ablation(filler: Filler, setting: Setting, base: Base, dataset: str) -> Table:
     """Return the table of D and M, LL and MI."""
     note = (
@@ -239,7 +250,7 @@ VARIED: dict[str, tuple[str, tuple[str, ...], str]] = {
     "generated": ("Number of generated replies m", ("generated",), "m: most replies of the teacher a context."),
     "alpha_temperature": (
         "Weight of the score transfer alpha, temperature T", ("alpha", "temperature"),
-        "alpha: weight of the score transfer; T: divides the teacher's scores.",
+        "alpha: weight of the score transfer, 0 without one; T: divides the teacher's scores.",
     ),
     "response_set": ("Response set", ("response_set",), "Who wrote what is answered with."),
     "negatives": ("Negatives", ("negatives",), "Where the cross-entropy's negatives come from."),
@@ -265,13 +276,15 @@ def varied(filler: Filler, key: str, setting: Setting, base: Base, dataset: str)
     """
     title, factors, note = VARIED[key]
     table = Table(key, title, note, OF_REPLIES)
-    kept = [one for one in setting.runs if base.holds(one.system, factors) and _has(one.system, key)]
+    held = [one for one in setting.runs if base.holds(one.system, factors)]
+    transferred = {(one.system.encoder, one.system.data_level) for one in held if one.system.score}
+    kept = [one for one in held if _has(one.system, key, transferred)]
     rows = [
         (
             {
                 "encoder": system.encoder,
                 "method": system.method,
-                **{HEADINGS[name]: _text(getattr(system, name)) for name in factors},
+                **{HEADINGS[name]: _factor(system, name) for name in factors},
             },
             runs,
         )
@@ -281,17 +294,18 @@ def varied(filler: Filler, key: str, setting: Setting, base: Base, dataset: str)
     return table
 
 
-def _has(system: System, key: str) -> bool:
-    """Whether a system has the factor at all."""
+def _has(system: System, key: str, transferred: set[tuple[str, bool]]) -> bool:
+    """Whether a system has the factor at all; without a transfer, whether it is where others of the table begin."""
     if key == "alpha_temperature":
-        return bool(system.score)
+        return bool(system.score) or (system.encoder, system.data_level) in transferred
     return system.data_level if key == "response_set" else True
 
 
-def _text(value: Any) -> str:
-    """Return a factor's value as a label."""
+def _factor(system: System, name: str) -> str:
+    """Return a factor's value as a label; ``?`` where nobody knows it."""
+    value = getattr(system, name)
     if value is None:
-        return "?"
+        return {"alpha": "0", "temperature": ANY}.get(name, "?")
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

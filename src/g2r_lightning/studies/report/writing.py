@@ -1,7 +1,8 @@
 """A report on disk: one page of Markdown, and every table as CSV and LaTeX, everything as JSON.
 
-In Markdown a cell bears a letter, and the lines under the table say which runs it stands for; CSV has the runs of each
-cell in a column of its own. Intervals: ``± x`` is over seeds, ``[low, high]`` over dialogues.
+In Markdown a row bears a letter, or each cell where they come from different runs, and the lines under the table say
+which runs it stands for; CSV has the runs of each cell in a column of its own. Intervals: ``± x`` is over seeds,
+``[low, high]`` over dialogues.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def as_markdown(report: Report) -> str:
         "# Report",
         (
             f"Made by `python -m g2r_lightning report` of {counted} in {', '.join(report.roots)}. Every figure is from "
-            "runs that its letter names; a cell without a run is empty. `± x`: 95% interval of the mean over seeds "
-            "(Student's t); `[low, high]`: one seed, 95% interval over dialogues (bootstrap)."
+            "runs that the letter of its row, or its own, names; a cell without a run is empty. `± x`: 95% interval of "
+            "the mean over seeds (Student's t); `[low, high]`: one seed, 95% interval over dialogues (bootstrap)."
         ),
     ]
     for section in report.sections:
@@ -99,8 +100,14 @@ def table_markdown(table: Table) -> str:
     letters: dict[tuple[str, ...], str] = {}
     rows = []
     for row in table.rows:
-        cells = [_lettered(row.cells.get(measure.key), measure, letters) for measure in table.measures]
-        rows.append([*(row.labels.get(name, "") for name in table.headings), *cells])
+        labels = [row.labels.get(name, "") for name in table.headings]
+        of_row = {cell.runs for cell in row.cells.values()}
+        if len(of_row) == 1:
+            (runs,) = of_row
+            labels[-1] += f" ({letters.setdefault(runs, _letter(len(letters)))})"
+            rows.append([*labels, *(shown(row.cells.get(measure.key), measure) for measure in table.measures)])
+            continue
+        rows.append([*labels, *(_lettered(row.cells.get(one.key), one, letters) for one in table.measures)])
     named = "\n".join(f"- ({letter}): {', '.join(runs)}" for runs, letter in letters.items())
     return f"{markdown([*table.headings, *(one.heading for one in table.measures)], rows, rule='--:')}\n\n{named}"
 
