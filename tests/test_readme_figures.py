@@ -142,16 +142,10 @@ def test_the_sentences_on_the_study_are_its_figures() -> None:
     assert f"tells {metric['all/accuracy']:.1%} of human and spoilt responses apart" in told
     assert f"with an AUC of {metric['all/auc_random_utterance']:.1%}" in told
     for encoder, words in (("bi", "DM-LL gains {} points over the baseline {}"), ("poly", "on the poly-encoder {} {}")):
-        page = (ROOT / f"docs/results/study_small/compare-{encoder}/comparison.md").read_text(encoding="utf-8")
-        own = page.split("## DM-LL minus baseline")[1].split("\n## ")[0]
-        difference = next(line for line in own.splitlines() if line.startswith("| all | learned quality")).split("|")[5]
-        gain, low, high = re.findall(r"\d+\.\d", difference)
+        gain, low, high = difference(encoder, "DM-LL", quality)
         assert words.format(gain, f"[{low}, {high}]") in told
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    with (ROOT / "docs/results/study_small/compare-bi/differences.csv").open(encoding="utf-8") as file:
-        asked = {"first": "baseline", "second": "D", "scope": "all", "metric": hits}
-        (lost,) = (row for row in csv.DictReader(file) if asked.items() <= row.items())
-    loss, low, high = (f"{-100 * float(lost[end]):.1f}" for end in ("difference", "high", "low"))
+    loss, high, low = (one.removeprefix("-") for one in difference("bi", "D", hits))
     assert f"costs the student {loss} points [{low}, {high}] of hits@1/20" in readme
     teacher = json.loads((ROOT / "docs/results/study_small/records/teacher/results/test.json").read_text())
     assert f"mutual information ({teacher['all/mrr_of_20_mi']:.1%})" in told
@@ -160,6 +154,14 @@ def test_the_sentences_on_the_study_are_its_figures() -> None:
     assert f"{by_ll:.1f}% {wilson(by_ll, count)} of {count} test contexts by likelihood" in told
     assert f"in {by_mi:.1f}% {wilson(by_mi, count)} by mutual information" in told
     assert f"perplexity is {teacher['all/perplexity']:.1f} a token" in told
+
+
+def difference(encoder: str, system: str, metric: str) -> list[str]:
+    """Return how much a system differs from the baseline on all test sets, in points of 100, with its interval."""
+    with (ROOT / f"docs/results/study_small/compare-{encoder}/differences.csv").open(encoding="utf-8") as file:
+        asked = {"first": "baseline", "second": system, "scope": "all", "metric": metric}
+        (found,) = (row for row in csv.DictReader(file) if asked.items() <= row.items())
+    return [f"{100 * float(found[end]):.1f}" for end in ("difference", "low", "high")]
 
 
 def result(folder: Path, label: str) -> dict[str, float]:

@@ -166,6 +166,7 @@ def test_runs_that_sweep_named_are_compared_as_they_are_called(runs, tmp_path):
         shutil.copytree(runs / f"good-s{seed}", folder)
     assert parsed(f"both={called[0]},{called[1]}") == ("both", [str(one) for one in called])
     assert parsed(f"both={tmp_path}/study/loss.alpha=0.5,seed=*")[1] == [str(one) for one in called]
+    assert parsed(f"both={tmp_path}/study/loss.alpha=0.5,seed=[0-9]*")[1] == [str(one) for one in called]  # as plans do
     assert parsed(f"one={called[1]}") == ("one", [str(called[1])])
     assert parsed(str(called[0])) == (None, [str(called[0])])
     assert parsed("a=runs/x,runs/y") == ("a", ["runs/x", "runs/y"])  # not there: told by whoever reads them
@@ -254,8 +255,16 @@ def test_answers_to_other_contexts_are_compared_by_what_can_be_told_of_them(runs
     found = compare_runs([str(runs / "a"), str(runs / "b")], FAST)
     assert "quality" not in {one.metric for one in found.differences if one.scope == "talks"}
     assert "quality" in {one.metric for one in found.differences if one.scope == "one"}
+    assert f"quality of 'talks' is left out: {runs / 'b'} not judged since" in " ".join(found.notes)
     write_answers(runs / "b", said["b"][:3])  # to other contexts
-    assert compare_runs([str(runs / "a"), str(runs / "b")], FAST).scopes == ["all", "one", "two"]
+    found = compare_runs([str(runs / "a"), str(runs / "b")], FAST)
+    assert found.scopes == ["all", "one", "two"]
+    assert "Answers to 'talks' are left out: they are to different contexts" in " ".join(found.notes)
+    asked = Question(samples=200, sets=["talks"])
+    assert "not all runs answered the same contexts of 'talks'" in refused(runs / "a", runs / "b", question=asked)
+    shutil.rmtree(runs / "b/predictions")
+    found = compare_runs([str(runs / "a"), str(runs / "b")], FAST)
+    assert f"Answers to 'talks' are left out: {runs / 'b'} gave none" in " ".join(found.notes)
 
 
 def test_contexts_differ_most_first_one_a_dialogue_both_ways(made):

@@ -48,6 +48,7 @@ def commands(monkeypatch) -> list[str]:
         "import sys, time, pathlib\n"
         "what, *more = sys.argv[1:]\n"
         "if what == 'leave': pathlib.Path(more[0]).write_text('x')\n"
+        "if what == 'edit': [pathlib.Path(one).write_text('x: 1') for one in (more[0], more[2])]\n"
         "if what == 'fail': sys.exit(2)\n"
         "if what == 'sleep':\n"
         "    try: time.sleep(60)\n"
@@ -178,6 +179,14 @@ def test_work_done_with_other_settings_is_not_passed_over(tmp_path, commands, ca
     assert main([str(path), "--accept"]) == 0
     assert main([str(path)]) == 0  # it was taken as it is, once for all
     assert len(commands) == 2
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        f'times: "{tmp_path}/times.csv"\n'
+        f'steps: [{{name: two, run: "edit {tmp_path}/two -c {experiment}", done: "{tmp_path}/two"}}]'
+    )
+    assert main([str(other)]) == 0
+    assert main([str(other)]) == 2  # its experiment changed while it ran
+    assert f"two: {tmp_path}/two" in capsys.readouterr().err
     (tmp_path / "times.csv").write_text("step,minutes,calls\none,1.00,1\n")  # of a time when nobody noted it
     assert main([str(path)]) == 0
 

@@ -8,6 +8,8 @@ import math
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import t
 from tiny_runs import METHODS, config_of, figures, latency, write_examples, write_run
@@ -236,6 +238,33 @@ def test_quality_and_latency_of_other_judges_and_machines_are_left_out_by_name(t
     assert (beam.runs, beam.spread) == (("r0",), "")  # timed beside each student: no seeds of it
 
 
+def test_answers_that_were_given_anew_take_only_their_own_figures_with_them(tmp_path):
+    judged = {"all/quality": 0.5, "one/quality": 0.5, "talks/quality": 0.7, "talks/distinct_2": 0.9}
+    folder = write_run(tmp_path / "runs/x", config_of(), None, quality=judged)
+    write_examples(folder, "one", [(1, 3), (2, 30)])
+    shutil.copy(folder / "examples/test-one.parquet", folder / "examples/quality-one.parquet")
+    table = pa.table({"example_id": ["talks:0000000"], "reply": ["yes"], "quality": [0.7]})
+    pq.write_table(table, folder / "examples/quality-talks.parquet")
+    (folder / "predictions").mkdir()
+    for reply, left in (("yes", []), ("no", ["talks"])):
+        (folder / "predictions/talks.jsonl").write_text(json.dumps({"context": ["so"], "replies": [{"text": reply}]}))
+        made = report(tmp_path / "runs")
+        assert row(made.tables["main-all"], system="bi-encoder").cells["quality"].value == 0.5
+        assert ("answers-talks" in made.tables) == (not left)
+        assert [f"to {', '.join(left)};" in one.reason for one in made.skipped] == [True] * len(left)
+
+
+def test_what_trained_in_one_process_stands_together_however_that_was_said(tmp_path):
+    """`sweep` gives its runs one device, which is what there is on a machine without a GPU."""
+    said = {"auto": {}, 1: {}, "told": {"processes": 1}, 2: {"processes": 2}}
+    for place, (devices, used) in enumerate(said.items()):
+        config = config_of("dm_ll", seed=place, trainer={"devices": "auto" if devices == "told" else devices})
+        write_run(tmp_path / f"runs/r{place}", config, None, {"used": {"precision": "32-true", **used}})
+    made = report(tmp_path / "runs")
+    assert [[one.run.name for one in each.setting.runs] for each in made.sections] == [["r0", "r1", "r2"], ["r3"]]
+    assert made.sections[1].setting.differences == ["record.used.processes: 2 (setting 1: 1)"]
+
+
 def test_what_a_student_knew_before_its_training_has_a_row(tmp_path):
     write_run(tmp_path / "runs/x", config_of(), figures(0.6), untrained=figures(0.4) | {"all/quality": 1.0})
     write_run(tmp_path / "runs/d", config_of("d"), figures(0.5), untrained=figures(0.4))
@@ -275,9 +304,9 @@ def test_what_was_judged_before_the_last_test_is_left_out_by_name(tmp_path):
     assert "quality" not in row(table, system="bi-encoder + D").cells
     (left,) = made.skipped
     assert left.name == "old"
-    assert "results/quality.json is of other replies than the test" in left.reason
+    assert "results/quality.json is of other replies than there are now to one, all;" in left.reason
     assert "--quality.run" in as_markdown(made)
-    assert "quality" not in next(one for one in made.runs if one.name == "old").results  # nor do kept records have it
+    assert not next(one for one in made.runs if one.name == "old").results["quality"]  # nor do kept records have it
 
 
 def test_teachers_rank_the_same_lists(tmp_path):
@@ -290,6 +319,7 @@ def test_teachers_rank_the_same_lists(tmp_path):
         "all/hits_at_1_of_20_mi": 0.3,
         "all/perplexity": 50.0,
         "all/ranked_examples": 1200.0,
+        "all/examples": 4000.0,
     }
     write_run(tmp_path / "runs/big", config, told)
     write_run(tmp_path / "runs/small", config, told, {"data": {"evaluation_dialogues": {"test/other": 2}}})
@@ -297,7 +327,7 @@ def test_teachers_rank_the_same_lists(tmp_path):
     table = made.tables["main-all"]
     assert row(table, system="teacher big, by LL").cells["mrr_of_20"].value == 0.2
     assert row(table, system="teacher big, by MI").cells["hits_at_1_of_20"].runs == ("big",)
-    assert "ranked only some of the examples: big 1,200" in table.note
+    assert table.note.endswith(" A teacher ranked only some of the examples: teacher big 1,200 of 4,000.")
     assert made.sections[0].apart == ["small: a teacher that was tested on other sets than setting 1"]
     assert made.counts == {"student": 1, "teacher": 2, "metric": 0}
     assert not [one for one in table.rows if one.labels["system"] == "teacher big"]

@@ -74,7 +74,7 @@ def _fit(cli: ExperimentCLI, run: RunFolder, random: RandomState) -> None:
     cli.persistent_callbacks.append(TeacherFigures() if writes_figures else throughput)
     trainer = cli.build_trainer()
     trainer.callbacks.append(StopWithCheckpoint(run.folder / CHECKPOINTS, random))  # behind ModelCheckpoint
-    used = {**cli.machine, "precision": str(trainer.precision)}
+    used = {**cli.machine, "precision": str(trainer.precision), "processes": trainer.world_size}
     run.update_record(**environment(), used=used, seed=cli.config.seed_everything, started=now(), status="running")
     if settings.test_untrained and not run.results("untrained"):
         _test(trainer, model, data, "untrained", None)

@@ -225,7 +225,7 @@ def run_plan(plan: Plan, minutes: float | None = None, accept: bool = False) -> 
             f"since.{listed}\nMove away what they left to do them again, or take it as it is with --accept"
         )
     for step in others:
-        _add_time(plan.times, step, 0.0, calls=0)
+        _add_time(plan.times, step.name, step.fingerprint, 0.0, calls=0)
     until = None if minutes is None else time.monotonic() + 60 * minutes
     for number, step in enumerate(steps := plan.steps, start=1):
         if step.is_done:
@@ -233,11 +233,11 @@ def run_plan(plan: Plan, minutes: float | None = None, accept: bool = False) -> 
         if until is not None and time.monotonic() >= until:
             return False
         _say(f"[{number}/{len(steps)}] {step.name}: python -m g2r_lightning {shlex.join(step.arguments)}")
-        begun = time.monotonic()
+        begun, settings = time.monotonic(), step.fingerprint  # before: an experiment may be edited while it runs
         try:
             status = _run(step, until)
         finally:
-            _add_time(plan.times, step, (time.monotonic() - begun) / 60)
+            _add_time(plan.times, step.name, settings, (time.monotonic() - begun) / 60)
         if status is None:
             _say(f"[{number}/{len(steps)}] {step.name}: stopped after {minutes:g} minutes; call again to go on")
             return False
@@ -300,13 +300,13 @@ def _read_times(path: Path) -> dict[str, Spent]:
         raise G2RError(f"{path}: is no table of times ({error}); move it away and call again") from error
 
 
-def _add_time(path: Path | None, step: Step, minutes: float, calls: int = 1) -> None:
+def _add_time(path: Path | None, name: str, settings: str, minutes: float, calls: int = 1) -> None:
     """Add to a step's minutes and calls, where they are kept."""
     if path is None:
         return
     rows = _read_times(path)
-    before = rows.get(step.name, Spent())
-    rows[step.name] = Spent(before.minutes + minutes, before.calls + calls, step.fingerprint)
+    before = rows.get(name, Spent())
+    rows[name] = Spent(before.minutes + minutes, before.calls + calls, settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -28,7 +28,7 @@ from g2r_lightning.studies.comparison.figures import (
     statistics,
 )
 from g2r_lightning.studies.comparison.inputs import JOINED, TOGETHER, ComparisonError, TestedRun, read_tested
-from g2r_lightning.studies.comparison.notes import notes_on
+from g2r_lightning.studies.comparison.notes import notes_on, notes_on_answers
 from g2r_lightning.studies.comparison.systems import (
     System,
     answered_alike,
@@ -222,7 +222,7 @@ def compare_runs(
 
 def compare_systems(systems: Sequence[System], question: Question, stage: str = "test") -> Comparison:
     """Compare systems that have been read; see :func:`compare_runs`."""
-    answers = answered_alike(systems)
+    answers = answered_alike(systems, question.sets or ())
     asked = [name for name in answers if question.sets is None or name in question.sets]
     sets = check_comparable(systems, question.sets and [name for name in question.sets if name not in answers])
     scopes = [TOGETHER, *sets, *asked] if len(sets) > 1 else [*sets, *asked]
@@ -250,7 +250,7 @@ def compare_systems(systems: Sequence[System], question: Question, stage: str = 
         question, stage, described(systems),
         {f"{systems[b].name} over {systems[a].name}": system_settings(systems[a], systems[b]) for a, b in pairs},
         scopes, figures, found, widest_contexts(systems, pairs, sets, question.contexts),
-        notes_on(systems, found, question.samples, judged),
+        [*notes_on(systems, found, question.samples, judged), *notes_on_answers(systems, answers, asked, judged)],
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from g2r_lightning.metrics.resampling import Estimate
 from g2r_lightning.studies.comparison.inputs import JOINED
-from g2r_lightning.studies.comparison.systems import System, system_settings
+from g2r_lightning.studies.comparison.systems import ANSWER_AGAIN, System, system_settings
 
 FEW_DIALOGUES = 20
 _SCORE = "`score ... --replies_of=FOLDER`"
@@ -108,6 +108,31 @@ def _on_data(systems: Sequence[System]) -> list[str]:
     """Tell where runs were trained on other dialogues."""
     hashes = {(run.record_data or {}).get("train_hash") for system in systems for run in system.runs}
     return ["The runs were trained on different dialogues."] if len(hashes - {None}) > 1 else []
+
+
+def notes_on_answers(
+    systems: Sequence[System], alike: Sequence[str], asked: Sequence[str], judged: Sequence[str]
+) -> list[str]:
+    """Return what is left out of contexts without a human response.
+
+    Args:
+        systems: all of them.
+        alike: names of those that all runs answered.
+        asked: names of those that are compared.
+        judged: figures that one judge gave to the replies of all test sets.
+    """
+    runs = [run for system in systems for run in system.runs]
+    notes = []
+    for name in dict.fromkeys(name for run in runs for name in run.answers):
+        if name not in alike:
+            without = ", ".join(run.name for run in runs if name not in run.answers)
+            reason = f"{without} gave none" if without else "they are to different contexts"
+            notes.append(f"Answers to '{name}' are left out: {reason} ({ANSWER_AGAIN}).")
+        for key in judged if name in asked else ():
+            without = ", ".join(run.name for run in runs if key not in run.answers[name].column_names)
+            if without:
+                notes.append(f"{key} of '{name}' is left out: {without} not judged since ({JUDGES[key]} does it).")
+    return notes
 
 
 def _on_judges(systems: Sequence[System], key: str) -> list[str]:

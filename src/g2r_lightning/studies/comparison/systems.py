@@ -30,6 +30,7 @@ SEEDS = ("seed_everything", "data.init_args.seed")
 CANDIDATE_SETTINGS = ("evaluation_seed", "choices")
 SEED_NUMBER = re.compile(r"(?:[-_./](?:seed|s)?[-_.=]?|)\d+$")
 ASKED = ["dialogue_id", "context"]
+ANSWER_AGAIN = "`predict -c FOLDER/config.yaml` answers anew"
 SHOWN = 3
 
 
@@ -152,15 +153,27 @@ def check_comparable(systems: Sequence[System], sets: Sequence[str] | None) -> l
     return wanted
 
 
-def answered_alike(systems: Sequence[System]) -> list[str]:
-    """Return the names of the contexts without a human response that all runs answered, the same in each."""
+def answered_alike(systems: Sequence[System], wanted: Sequence[str] = ()) -> list[str]:
+    """Return the names of the contexts without a human response that all runs answered, the same in each.
+
+    Args:
+        systems: all of them.
+        wanted: names that are asked for.
+
+    Raises:
+        ComparisonError: one of these is of contexts that some run has not answered, or others.
+    """
     runs = [run for system in systems for run in system.runs]
     first = runs[0]
-    return [
+    alike = [
         name
         for name, table in first.answers.items()
         if all(name in run.answers and run.answers[name].select(ASKED).equals(table.select(ASKED)) for run in runs)
     ]
+    for name in wanted:
+        if name not in alike and any(name in run.answers for run in runs):
+            raise ComparisonError(f"--sets: not all runs answered the same contexts of '{name}' ({ANSWER_AGAIN})")
+    return alike
 
 
 def with_short_names(systems: Sequence[System]) -> list[System]:
@@ -182,26 +195,25 @@ def _separate(rest: str) -> list[str]:
     while pieces:
         for count in range(len(pieces), 0, -1):  # the longest that is there
             one = SEED_MARK.join(pieces[:count])
-            if count == 1 or any(Path(path).is_dir() for path in glob.iglob(_pattern(one))):  # noqa: PTH207
+            if count == 1 or resolve_path(one).is_dir() or ("*" in one and _matching(one)):
                 break
         found += [one] if one else []
         pieces = pieces[count:]
     return found
 
 
-def _pattern(folder: str) -> str:
-    """Return what matches a folder, or those that ``*`` in its name stands for."""
-    return "*".join(map(glob.escape, str(resolve_path(folder)).split("*")))
-
-
 def _expanded(folder: str) -> list[str]:
     """Return the folders that a pattern names, in order; a folder without ``*`` itself, there or not."""
     if "*" not in folder:
         return [folder]
-    found = [path for path in sorted(glob.glob(_pattern(folder))) if Path(path).is_dir()]  # noqa: PTH207
+    found = _matching(folder)
     if not found:
         raise ComparisonError(f"{folder}: no folder is called so")
     return found
+
+
+def _matching(pattern: str) -> list[str]:
+    return [path for path in sorted(glob.glob(str(resolve_path(pattern)))) if Path(path).is_dir()]  # noqa: PTH207
 
 
 def _joined(named: Sequence[tuple[str | None, list[TestedRun]]]) -> list[System]:

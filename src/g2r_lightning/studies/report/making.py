@@ -15,6 +15,7 @@ from g2r_lightning.studies.report.others import (
     human_row,
     latency_table,
     metric_table,
+    ranked_note,
     teacher_rows,
     unmatched,
 )
@@ -157,9 +158,7 @@ def _main(
     """Return the main table of one test set: people, teachers, students."""
     table = main_table(dataset)
     rows = teacher_rows(filler, setting, teachers, dataset)
-    ranked = {run.name: int(run.test.get(f"{dataset}/ranked_examples", 0)) for run in teachers}
-    if told := ", ".join(f"{name} {count:,}" for name, count in ranked.items() if count):
-        table.note += f" A teacher ranked only some of the examples: {told}."
+    table.note += ranked_note(setting, teachers, dataset)
     for name, (labels, found) in file_rows(setting, replies, dataset).items():
         rows[name] = (rows[name][0], {**rows[name][1], **found}) if name in rows else (labels, found)
     people = human_row(setting, dataset)

@@ -62,7 +62,7 @@ def teacher_rows(
     run says. The decoding that was timed has one, too: it need not be the one that the texts are of.
     """
     rows: dict[str, tuple[dict[str, str], Figures]] = {}
-    for name, run in _tested_alike(filler, setting, teachers).items():
+    for name, run in tested_alike(filler, setting, teachers).items():
         written = _written(OF_TEXTS, run, dataset)
         if written and _judged(run) not in [_judged(one.run) for one in setting.runs]:
             filler.apart.append(f"{run.name}: a teacher that replied to other contexts than setting {setting.number}")
@@ -92,12 +92,22 @@ def answer_rows(
     filler: Filler, setting: Setting, teachers: Sequence[StoredRun], contexts: str
 ) -> list[tuple[dict[str, str], Figures]]:
     """Return rows of the teachers that replied to a file of contexts without a human response."""
-    alike = _tested_alike(filler, setting, teachers)
+    alike = tested_alike(filler, setting, teachers)
     found = {name: _written(OF_ANSWERS, run, contexts) for name, run in alike.items()}
     return [({"system": _called(name)}, figures) for name, figures in found.items() if figures]
 
 
-def _tested_alike(filler: Filler, setting: Setting, teachers: Sequence[StoredRun]) -> dict[str, StoredRun]:
+def ranked_note(setting: Setting, teachers: Sequence[StoredRun], dataset: str) -> str:
+    """Return a sentence on the teachers that ranked only some of a test set's examples; nothing without one."""
+    some = []
+    for name, run in tested_alike(Filler(), setting, teachers).items():
+        ranked, there = (run.test.get(f"{dataset}/{key}") for key in ("ranked_examples", "examples"))
+        if ranked and (there is None or ranked < there):
+            some.append(f"{_called(name)} {ranked:,.0f}{'' if there is None else f' of {there:,.0f}'}")
+    return f" A teacher ranked only some of the examples: {', '.join(some)}." if some else ""
+
+
+def tested_alike(filler: Filler, setting: Setting, teachers: Sequence[StoredRun]) -> dict[str, StoredRun]:
     """Return the teachers that were tested on the setting's sets, by a name that none of them shares."""
     sets = {key: count for one in setting.runs for key, count in _test_sets(one.run).items()}
     alike = [run for run in teachers if _test_sets(run) == sets]

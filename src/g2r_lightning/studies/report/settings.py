@@ -22,7 +22,7 @@ PLACES = (
     "seed_everything", "store", "shard_size", "teacher", "ckpt_path", "config", "encoder",
     "data.class_path", "data.init_args.seed", "data.init_args.cache_dir", "data.init_args.num_workers",
     "data.init_args.evaluation_batch_size", "data.init_args.store", "trainer.logger", "trainer.default_root_dir",
-    "trainer.accelerator", "trainer.precision",
+    "trainer.accelerator", "trainer.precision", "trainer.devices", "trainer.num_nodes",
     "trainer.enable_autolog_hparams", "trainer.enable_checkpointing", "model.class_path",
     "model.init_args.encoder.class_path", "model.init_args.encoder.init_args.token_budget",
     "model.init_args.encoder.init_args.score_chunk",
@@ -124,8 +124,26 @@ def common_facts(run: StoredRun) -> dict[str, Any]:
         config |= {key: value for key, value in _flat(run.config).items() if _within(key, READERS[:1])}
     told |= {f"record.data.evaluation_dialogues.{k}": v for k, v in (data.get("evaluation_dialogues") or {}).items()}
     tested = {f"tested.{key}": run.test[key] for key in run.test if key.endswith("/examples")}
-    used = (run.record.get("used") or {}).get("precision")
-    return {**config, **told, **tested, "record.steps": run.record.get("steps"), "record.used.precision": used}
+    told |= {f"record.used.{key}": value for key, value in (("precision", used(run)), ("processes", processes(run)))}
+    return {**config, **told, **tested, "record.steps": run.record.get("steps")}
+
+
+def used(run: StoredRun) -> Any:
+    """Return the precision that a run computed in."""
+    return (run.record.get("used") or {}).get("precision")
+
+
+def processes(run: StoredRun) -> Any:
+    """Return how many processes trained a run together, whatever its configuration called them.
+
+    The record of an old run does not tell; then all devices of a machine without a GPU are one.
+    """
+    told = (run.record.get("used") or {}).get("processes")
+    if told is not None:
+        return told
+    devices = (run.config.get("trainer") or {}).get("devices") or "auto"
+    gpu = (run.record.get("machine") or {}).get("gpu")
+    return 1 if devices == "auto" and gpu is None else devices
 
 
 def _key(facts: dict[str, Any]) -> str:

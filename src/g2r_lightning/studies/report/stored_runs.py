@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from g2r_lightning.studies.replies import read_answers
 
 KINDS = {"RetrievalStudent": "student", "TeacherModule": "teacher", "UnreferencedModule": "metric"}
 SAME = ["example_id", "reply"]
+TOGETHER = "all"
 INSIDE = ("checkpoints", "index", "results", "examples", "teacher", "predictions")
 """Folders of a run, in which no other run lies."""
 JUDGES = {
@@ -39,7 +40,8 @@ class StoredRun:
         config: the composed configuration.
         record: ``record.json``.
         results: file name without its end -> flat figures, of ``results/*.json``.
-        outdated: those of :data:`JUDGES` that judged other replies than the test is of; they are not in ``results``.
+        outdated: of :data:`JUDGES`, the sets whose replies are others than those that were judged; their figures are
+            not in ``results``.
     """
 
     name: str
@@ -48,7 +50,7 @@ class StoredRun:
     config: dict[str, Any]
     record: dict[str, Any]
     results: dict[str, dict[str, Any]]
-    outdated: tuple[str, ...] = ()
+    outdated: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def test(self) -> dict[str, Any]:
@@ -64,7 +66,7 @@ class StoredRun:
     def sets(self) -> list[str]:
         """Names of the test sets, ``all`` for all of them last."""
         found = dict.fromkeys(key.split("/", 1)[0] for key in self.test if "/" in key)
-        return sorted(found, key=lambda name: name == "all")
+        return sorted(found, key=lambda name: name == TOGETHER)
 
     @property
     def answered(self) -> list[str]:
@@ -123,9 +125,9 @@ def find_runs(roots: Sequence[str | Path]) -> tuple[list[StoredRun], list[Skippe
     runs = [one for one in found.values() if isinstance(one, StoredRun)]
     skipped = [one for one in found.values() if isinstance(one, Skipped)]
     for run in runs:
-        for label in run.outdated:
-            told = f"results/{label}.json is of other replies than the test, and is left out; {JUDGES[label]}"
-            skipped.append(Skipped(run.name, told))
+        for label, sets in run.outdated.items():
+            told = f"results/{label}.json is of other replies than there are now to {', '.join(sets)}; {JUDGES[label]}"
+            skipped.append(Skipped(run.name, f"{told}. Till then these figures are left out"))
     return sorted(runs, key=lambda one: one.name), sorted(skipped, key=lambda one: one.name)
 
 
@@ -155,35 +157,38 @@ def _read(folder: Path, name: str) -> StoredRun | Skipped:
     model = class_name(config.get("model"))
     if model not in KINDS:
         return Skipped(name, f"its model {model} is none that a table is about")
-    outdated = tuple(label for label in JUDGES if label in results and not _of_the_test(folder, label))
-    results = {label: found for label, found in results.items() if label not in outdated}
+    outdated = {label: sets for label in JUDGES if label in results and (sets := _outdated(folder, label))}
+    for label, sets in outdated.items():
+        results[label] = {k: value for k, value in results[label].items() if k.partition("/")[0] not in sets}
     run = StoredRun(name, folder, KINDS[model], config, record, results, outdated)
     if run.kind != "metric" and not run.test:
         return Skipped(name, "was not tested: no results/test.json; run `test -c <run>/config.yaml`")
     return run
 
 
-def _of_the_test(folder: Path, label: str) -> bool:
-    """Whether what was judged is what was tested or answered, as far as single replies were kept: both are done again.
+def _outdated(folder: Path, label: str) -> tuple[str, ...]:
+    """Return the sets that were judged before they were tested or answered again, as far as single replies were kept.
 
-    What is damaged tells nothing, as what is not there.
+    Where one of the test sets is, so are all of them together. What is damaged tells nothing, as what is not there.
     """
     run = RunFolder(folder)
     tested, judged = run.example_files(), run.example_files(label)
-    answers = read_answers(folder, tested) if judged.keys() - tested.keys() else {}
+    answers = read_answers(folder, [TOGETHER, *tested]) if judged.keys() - tested.keys() else {}
     try:
         replies = {name: pq.read_table(path, columns=SAME).sort_by("example_id") for name, path in judged.items()}
-        return all(
-            replies[name] == pq.read_table(path, columns=SAME).sort_by("example_id")
+        sets = [
+            name
             for name, path in tested.items()
-            if name in replies
-        ) and all(
-            replies[name]["reply"].to_pylist() == [one.replies[0] for one in answered]
-            for name, answered in answers.items()
-            if name in replies
-        )
+            if name in replies and replies[name] != pq.read_table(path, columns=SAME).sort_by("example_id")
+        ]
     except (pa.ArrowException, OSError, KeyError):
-        return True
+        return ()
+    others = [
+        name
+        for name, answered in answers.items()
+        if name in replies and replies[name]["reply"].to_pylist() != [one.replies[0] for one in answered]
+    ]
+    return (*sets, *([TOGETHER] if sets else []), *others)
 
 
 def _config(path: Path) -> dict[str, Any]:
