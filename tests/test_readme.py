@@ -120,5 +120,5 @@ def test_notebook_runs_on_a_finished_run(workplace, tiny_teacher, monkeypatch):
     notebook = nbformat.read(ROOT / "notebooks" / "01_quickstart.ipynb", as_version=4)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": os.getcwd()}}).execute()  # noqa: PTH109
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
-    assert "hits_at_1_of_20" in printed
+    assert "hits@1/20" in printed
     assert "(original)" in printed
