@@ -168,7 +168,7 @@ def test_work_done_with_other_settings_is_not_passed_over(tmp_path, commands, ca
     assert "done  one" in capsys.readouterr().out
     experiment.write_text("alpha: 1\nbeta: [3]\n")
     assert main([str(path), "--list"]) == 0
-    assert "else  one" in capsys.readouterr().out
+    assert "changed  one" in capsys.readouterr().out
     assert main([str(path)]) == 2
     assert f"one: {tmp_path}/one" in capsys.readouterr().err
     assert len(commands) == 1

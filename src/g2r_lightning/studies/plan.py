@@ -347,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.list:
             others = changed(plan)
             for step in plan.steps:
-                state = "else" if step in others else "done" if step.is_done else "open"
+                state = "changed" if step in others else "done" if step.is_done else "open"
                 _say(f"{state}  {step.name}: {shlex.join(step.arguments)}")
             return 0
         with StopSignals() as signals:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from g2r_lightning.errors import ConfigError
-from g2r_lightning.studies.report.measures import OF_UNTRAINED, TOGETHER
+from g2r_lightning.studies.report.measures import OF_UNTRAINED
 from g2r_lightning.studies.report.others import (
     answer_rows,
     file_rows,
@@ -20,7 +20,7 @@ from g2r_lightning.studies.report.others import (
     unmatched,
 )
 from g2r_lightning.studies.report.settings import Setting, settings_of
-from g2r_lightning.studies.report.stored_runs import Skipped, StoredRun, find_runs
+from g2r_lightning.studies.report.stored_runs import TOGETHER, Skipped, StoredRun, find_runs
 from g2r_lightning.studies.report.tables import (
     VARIED,
     Base,

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 from g2r_lightning.metrics import cluster_bootstrap, reply_diversity
 from g2r_lightning.runs import RunFolder
 from g2r_lightning.studies.report.cells import Figure
-from g2r_lightning.studies.report.stored_runs import StoredRun
+from g2r_lightning.studies.report.stored_runs import TOGETHER, StoredRun
 
-TOGETHER = "all"
 CHOICES = 20
 SAMPLES = 1000
 SAME = 2e-4  # a figure rounded to four digits, and summed in float32

@@ -20,7 +20,6 @@ from g2r_lightning.studies.report.measures import (
     OF_METRICS,
     OF_TEXTS,
     STUDENT,
-    TOGETHER,
     Measure,
     conditions,
     human_judged,
@@ -29,7 +28,7 @@ from g2r_lightning.studies.report.measures import (
     timed_teacher,
 )
 from g2r_lightning.studies.report.settings import Setting, StudentRun
-from g2r_lightning.studies.report.stored_runs import StoredRun
+from g2r_lightning.studies.report.stored_runs import TOGETHER, StoredRun
 from g2r_lightning.studies.report.tables import Base, Filler, Row, Table, main_rows
 
 Figures = dict[str, list[Figure]]
@@ -192,7 +191,7 @@ def latency_table(filler: Filler, setting: Setting, base: Base) -> Table:
     measures += [Measure(key, f"Dist-{key[-1]} (%)", 100, 1) for key in ("dist_2", "dist_3")]
     note = (
         "Milliseconds a reply at batch size 1, systems in turns on the same contexts; encoding and search of a "
-        "retriever, the whole decoding of a teacher. Of 20 calls the 95th percentile is the slowest."
+        "retriever, the whole decoding of a teacher. Of few calls, p95 and p99 tell of the slowest one or two."
     )
     table = Table("latency", "Latency", note, tuple(measures))
     figures: dict[str, Figures] = {}

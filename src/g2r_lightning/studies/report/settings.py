@@ -124,13 +124,9 @@ def common_facts(run: StoredRun) -> dict[str, Any]:
         config |= {key: value for key, value in _flat(run.config).items() if _within(key, READERS[:1])}
     told |= {f"record.data.evaluation_dialogues.{k}": v for k, v in (data.get("evaluation_dialogues") or {}).items()}
     tested = {f"tested.{key}": run.test[key] for key in run.test if key.endswith("/examples")}
-    told |= {f"record.used.{key}": value for key, value in (("precision", used(run)), ("processes", processes(run)))}
+    precision = (run.record.get("used") or {}).get("precision")
+    told |= {"record.used.precision": precision, "record.used.processes": processes(run)}
     return {**config, **told, **tested, "record.steps": run.record.get("steps")}
-
-
-def used(run: StoredRun) -> Any:
-    """Return the precision that a run computed in."""
-    return (run.record.get("used") or {}).get("precision")
 
 
 def processes(run: StoredRun) -> Any:
